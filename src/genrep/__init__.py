@@ -1,0 +1,1 @@
+"""genrep: deep generative models of every family behind one interface."""

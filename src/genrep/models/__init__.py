@@ -1,0 +1,94 @@
+"""The folder is the registry: one file per named model; file, model and function share one name.
+
+A recipe is a function of a DataSpec and of keyword options that picks parts and returns a `Model`. Its signature is the
+schema of its options, in Python, on the command line and in YAML alike; its docstring is its documentation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any, Protocol
+
+from genrep.contracts import DataSpec, Model, Recipe
+
+
+class BuildsModel(Protocol):
+    """A registered recipe."""
+
+    __name__: str
+    family: str
+    reference: str
+
+    def __call__(self, data: DataSpec, **options: Any) -> Model: ...
+
+
+def recipe(*, family: str, reference: str) -> Callable[[Callable[..., Model]], BuildsModel]:
+    """Mark a function as a recipe: what it builds remembers its name and options, so that it can be saved."""
+
+    def register(function: Callable[..., Model]) -> BuildsModel:
+        @functools.wraps(function)
+        def build(data: DataSpec, **options: Any) -> Model:
+            model = function(data, **options)
+            model.recipe = Recipe(function.__name__, dict(options))
+            return model
+
+        built: Any = build
+        built.family, built.reference = family, reference
+        return built
+
+    return register
+
+
+def names() -> list[str]:
+    """All named models; nothing is imported."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> BuildsModel:
+    """The recipe of that name; a ValueError lists those there are and suggests the nearest."""
+    choose(name, names(), "model")
+    return getattr(import_module(f"{__name__}.{name}"), name)
+
+
+def options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a model: everything in its signature but the data."""
+    parameters = inspect.signature(get(name), eval_str=True).parameters
+    return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def build(name: str, data: DataSpec, **given: Any) -> Model:
+    """Build a model for data of that kind; a ValueError for an unknown name or option."""
+    known = options(name)
+    for option in given:
+        choose(option, known, f"option of {name}")
+    return get(name)(data, **given)
+
+
+def choose(value: str, valid: Iterable[str], what: str) -> str:
+    """`value` if it is valid; else a ValueError that lists what is and suggests the nearest.
+
+    >>> choose("vea", ["ddpm", "vae"], "model")
+    Traceback (most recent call last):
+    ValueError: Unknown model 'vea'. Did you mean 'vae'? Valid: ddpm, vae.
+    """
+    valid = list(valid)
+    if value in valid:
+        return value
+    near = difflib.get_close_matches(value, valid, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"Unknown {what} '{value}'.{hint} Valid: {', '.join(valid)}.")
+
+
+def _peers(capability: str) -> list[str]:
+    """Names of the models that have this capability on small images."""
+    small = DataSpec((1, 8, 8), levels=4, classes=2)
+    able = [(name, build(name, small).capabilities) for name in names()]
+    return [name for name, can in able if any(c.split(":")[0] == capability for c in can)]
+
+
+Model.peers = staticmethod(_peers)
