@@ -9,7 +9,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from genrep.contracts import DataSpec
 from genrep.distributions.basic import Bernoulli, Cells, Gaussian, Point, kl
-from genrep.distributions.domains import Logit, Standard, Symmetric, domain_for
+from genrep.distributions.domains import Levels, Logit, Standard, cell, domain_for
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_cells_sum_to_one(family, levels, log_scale, mean):
     """Over all levels the masses sum to one, at any mean and scale; gradients are finite."""
     m = torch.full((levels, 1), mean, requires_grad=True)
     s = torch.full((levels, 1), log_scale, requires_grad=True)
-    x = Symmetric(levels).inward(torch.arange(levels)[:, None]).double()
+    x = Levels(levels).inward(torch.arange(levels)[:, None]).double()
     log_prob = Cells(m, s, levels, family).log_prob(x)
     assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-6)
     log_prob.sum().backward()
@@ -60,7 +60,7 @@ def test_cells_sample_as_their_masses_say(family):
     d = Cells(torch.full((1, 1), 0.2), torch.full((1, 1), -1.5), 9, family)
     x = ((d.sample((200_000,)) + 1) * 4).round().long().flatten()
     frequency = x.bincount(minlength=9) / len(x)
-    levels = Symmetric(9).inward(torch.arange(9)[:, None]).double()
+    levels = Levels(9).inward(torch.arange(9)[:, None]).double()
     torch.testing.assert_close(frequency, d.log_prob(levels[:, None]).exp().flatten(), atol=0.005, rtol=0)
 
 
@@ -83,7 +83,7 @@ def test_bernoulli_and_point():
     assert Point(torch.ones(4, 2)).rsample((3,)).shape == (3, 4, 2)
 
 
-@pytest.mark.parametrize("domain", [Symmetric(7), Logit(7), Logit(256)])
+@pytest.mark.parametrize("domain", [Levels(7), Levels(2, low=0.0), Logit(7), Logit(256)])
 def test_domains_of_levels(domain):
     """Outward undoes inward; a continuous point lies in its level's cell; its slope is the derivative."""
     x = torch.arange(domain.levels).repeat(50, 1)
@@ -95,15 +95,13 @@ def test_domains_of_levels(domain):
     torch.manual_seed(3)
     level = x[:1].float() - 0.5 + torch.rand_like(x[:1].float())
     level = level.double().requires_grad_()
-    curve = torch.logit(domain._squeezed(level)) if isinstance(domain, Logit) else level / ((domain.levels - 1) / 2) - 1
+    curve = torch.logit(domain._squeezed(level)) if isinstance(domain, Logit) else level / domain.steps
     (derivative,) = torch.autograd.grad(curve.sum(), level)
     torch.testing.assert_close(slope.double(), derivative.log().sum(1), rtol=1e-5, atol=1e-4)
 
 
 def test_dequantised_levels_never_reach_the_next_cell():
     x = torch.full((1 << 21,), 255, dtype=torch.uint8)
-    from genrep.distributions.domains import cell
-
     assert cell(x).max() < 255.5
 
 

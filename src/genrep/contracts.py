@@ -1,7 +1,7 @@
 """The contracts of genrep; read this file first.  Model = generative + inference + objectives.
 
-B batch, *x event of the data, *z event of a latent, t (B,) in [0, 1]. Log-probabilities are nats, summed over the event.
-`y` is what is known of x: a label (B,) int64 with -1 for unknown, or soft labels or a condition (B, C) float.
+B batch, *x event of the data, *z event of a latent, t (B,) in [0, 1]. Log-probabilities are nats, summed over the
+event. `y` is what is known of x: a label (B,) int64 with -1 for unknown, or soft labels or a condition (B, C) float.
 Outside a model, x is what the data set holds; inside, what the model's `domain` says.
 """
 
@@ -81,7 +81,8 @@ class Domain(nn.Module):
 
     def continuous(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A continuous point inside, and log |d inside / dx|, (B,): log p(x) = log p_inside(point) + slope."""
-        return x.float(), x.new_zeros(len(x), dtype=torch.float32)
+        x = x if x.is_floating_point() else x.float()
+        return x, x.new_zeros(len(x))
 
 
 class Conditional(nn.Module, ABC):
@@ -100,7 +101,7 @@ class Conditional(nn.Module, ABC):
     def forward(self, *inputs: Tensor, y: Tensor | None = None, **how: Any) -> Distribution: ...
 
     def likelihoods(self, inference: Inference) -> Mapping[str, Way]:
-        """By method, best first. What is listed works; the list is the declaration."""
+        """By method, the default first. What is listed works; the list is the declaration."""
         return {}
 
     def evaluations(self, **how: Any) -> int:
@@ -109,7 +110,7 @@ class Conditional(nn.Module, ABC):
 
 
 class Inference(nn.Module):
-    """Named parts: latent=, process=, label=, and features= (a module (x_t, t) -> {layer: (B, d)}). A missing one raises."""
+    """Named parts: latent=, process=, label=, features= ((x_t, t) -> {layer: (B, d)}). A missing one raises."""
 
     def __init__(self, **parts: nn.Module) -> None:
         super().__init__()
@@ -128,9 +129,9 @@ class Inference(nn.Module):
 class Objective(nn.Module, ABC):
     """What one stage minimises: raw named terms, for one player or several.
 
-    State (replay, gathered labels, history of t) is buffers of fixed shape allocated in __init__, written in `forward`, in
-    train mode only, never through repeated indices; it belongs to its rank. Buffers of parts (EMA codebook) are written
-    likewise, after an all-reduce, and agree on all ranks.
+    State (replay, gathered labels, history of t) is buffers of fixed shape allocated in __init__, written in `forward`,
+    in train mode only, never through repeated indices; it belongs to its rank. Buffers of parts (EMA codebook) are
+    written likewise, after an all-reduce, and agree on all ranks.
     """
 
     terms: Mapping[str, float] = {}  # every term and its default weight; 0: logged, not minimised
@@ -147,7 +148,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
-        """Terms of a batch as the data set holds it; `model.domain` takes x inside (`inward`, or `continuous` for a density)."""
+        """Terms of a batch as the data set holds it; `model.domain` takes x inside: `inward`, or `continuous`."""
 
     def total(self, terms: Terms) -> Tensor:
         """sum_k w_k mean(term_k), over the terms present; one graph from batch to this number."""
@@ -228,15 +229,13 @@ class Model(nn.Module):
         """Raises Unsupported, naming the missing part and the models that can, unless `what` is a capability."""
         if what in self.capabilities or any(c.startswith(what + ":") for c in self.capabilities):
             return
-        peers = list(type(self).peers(what))
+        peers = ", ".join(type(self).peers(what))
         raise Unsupported(
-            f"This model cannot {what}: it has no {_PART.get(what, f'way to {what}')}. It can: {sorted(self.capabilities)}."
-            + (f" Models that can {what}: {', '.join(peers)}." if peers else "")
+            f"This model cannot {what}: it has no {_PART.get(what, f'way to {what}')}. It can: "
+            f"{', '.join(sorted(self.capabilities))}." + (f" Models that can {what}: {peers}." if peers else "")
         )
 
-    def sample(
-        self, n: int, *, condition: Any = None, seed: int | None = None, batch: int = 256, **how: Any
-    ) -> Tensor:
+    def sample(self, n: int, *, condition: Any = None, seed: int | None = None, batch: int = 256, **how: Any) -> Tensor:
         """Draw n examples, as the data set holds them.
 
         `condition`: a label or a vector for all, or one per sample. `seed`: the same seed gives the same samples and
@@ -277,21 +276,24 @@ class Model(nn.Module):
     def encode(self, x: Tensor, *, condition: Any = None) -> Tensor:
         """Mean of the posterior, (B, *z)."""
         self.require("encode")
-        x = self.check(x)
-        return self.inference.latent(self.domain.inward(x), y=self._optional(condition, len(x))).mean
+        x, latent = self.check(x), self.inference.latent
+        return latent(self.domain.inward(x), y=self.condition(condition, len(x), latent)).mean
 
     def decode(self, z: Tensor, *, condition: Any = None) -> Tensor:
         """Mean of the likelihood, (B, *x), as the data set holds it."""
         self.require("decode")
         likelihood: Any = self.generative.likelihood
-        return self.domain.outward(likelihood(z, y=self.condition(condition, len(z))).mean)
+        y = self.condition(condition, len(z), likelihood if isinstance(likelihood, Conditional) else None)
+        return self.domain.outward(likelihood(z, y=y).mean)
 
     def reconstruct(self, x: Tensor, *, condition: Any = None) -> Tensor:
         """decode(encode(x))."""
         self.require("reconstruct")
         return self.decode(self.encode(x, condition=condition), condition=condition)
 
-    def features(self, x: Tensor, *, layer: str | None = None, noise: float = 0.0) -> dict[str, Tensor]:
+    def features(
+        self, x: Tensor, *, condition: Any = None, layer: str | None = None, noise: float = 0.0
+    ) -> dict[str, Tensor]:
         """Representations by layer, each (B, d); a diffusion model reads them at the noise level t = `noise`."""
         self.require("features")
         if "features" in self.inference:
@@ -301,7 +303,7 @@ class Model(nn.Module):
         elif noise:
             raise ValueError("Only models with a noise process have features at a noise level; expected noise=0.")
         else:
-            found = {"latent": self.encode(x).flatten(1)}
+            found = {"latent": self.encode(x, condition=condition).flatten(1)}
         if layer is not None and layer not in found:
             raise ValueError(f"Expected one of the layers {list(found)}, got {layer!r}.")
         return found if layer is None else {layer: found[layer]}
@@ -323,29 +325,31 @@ class Model(nn.Module):
                 raise ValueError(f"Expected integers in [0, {self.data.levels}), got {int(x.min())}..{int(x.max())}.")
         return x.to(self.device)
 
-    def condition(self, condition: Any, n: int) -> Tensor | None:
-        """The condition of n examples, checked: labels (n,) int64, or vectors (n, C) float32; None if none is read."""
-        if not self.generative.reads_y:
-            if condition is not None:
-                raise ValueError("This model was made without a condition. Make one with conditional=True, or pass none.")
-            return None
-        if condition is None:
-            what = f"labels 0..{self.data.classes - 1}" if self.data.classes else f"vectors of {self.data.condition}"
-            raise ValueError(f"This model is conditional: pass condition= ({what}).")
-        return self._optional(condition, n)
+    def condition(self, condition: Any, n: int, part: Conditional | None = None) -> Tensor | None:
+        """The condition of n examples as `part` (the generative one by default) reads it, checked.
 
-    def _optional(self, condition: Any, n: int) -> Tensor | None:
-        """As `condition`, but a part that may read y (an encoder) is not asked for whether it does."""
+        Labels are (n,) int64, -1 for unknown; vectors and soft labels (n, C) float32; None where none is read. One
+        label or vector stands for all n. A ValueError where it is missing, misfit or read by no part of the model.
+        """
+        if not (self.generative.reads_y or (part is not None and part.reads_y)):
+            if condition is not None:
+                raise ValueError(
+                    "This model was made without a condition. Make one with conditional=True, or pass none."
+                )
+            return None
+        classes, width = self.data.classes, self.data.condition or self.data.classes
+        if condition is None and (part or self.generative).reads_y:
+            what = f"labels 0..{classes - 1}" if classes else f"vectors of {width} numbers"
+            raise ValueError(f"This model is conditional: pass condition= ({what}).")
         if condition is None:
             return None
-        y, width = torch.as_tensor(condition, device=self.device), self.data.condition
-        if self.data.classes and not y.is_floating_point():
+        y = torch.as_tensor(condition, device=self.device)
+        if classes and not y.is_floating_point():
             y = y.long().expand(n) if y.ndim == 0 else y.long()
-            if y.shape != (n,) or (n and (y.min() < -1 or y.max() >= self.data.classes)):
-                raise ValueError(f"Expected {n} labels in 0..{self.data.classes - 1} (-1: unknown), got {condition!r}.")
+            if y.shape != (n,) or (n and (y.min() < -1 or y.max() >= classes)):
+                raise ValueError(f"Expected {n} labels in 0..{classes - 1} (-1: unknown), got {condition!r}.")
             return y
-        width = width or self.data.classes  # soft labels
-        y = y.float().expand(n, -1) if y.ndim == 1 and len(y) == width else y.float()
+        y = y.float().expand(n, -1) if y.shape == (width,) else y.float()
         if y.shape != (n, width):
             raise ValueError(f"Expected a condition of shape ({n}, {width}), got {tuple(y.shape)}.")
         return y

@@ -84,9 +84,7 @@ def load(path: str | os.PathLike[str]) -> Stored:
 def state(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, each shared tensor once (a state_dict repeats it under every name)."""
     seen: set[int] = set()
-    return {
-        name: t for name, t in module.state_dict(keep_vars=True).items() if not (id(t) in seen or seen.add(id(t)))
-    }
+    return {name: t for name, t in module.state_dict(keep_vars=True).items() if not (id(t) in seen or seen.add(id(t)))}
 
 
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], source: str = "the file") -> None:

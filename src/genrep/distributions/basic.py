@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
 
 
 class Event(Distribution):
     """A distribution over examples: parameters (*batch, *event), with a batch of at most one dimension."""
 
-    arg_constraints = {}
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        return {}
 
     def __init__(self, parameter: Tensor, batched: bool) -> None:
         k = 1 if batched else 0
@@ -100,14 +104,22 @@ class Bernoulli(Event):
 
 
 class Cells(Event):
-    """A location-scale family cut into K cells of [-1, 1], centred at 2 k / (K - 1) - 1; the outer cells take the tails.
+    """A location-scale family cut into K cells, centred at 2 k / (K - 1) - 1; the outer cells take the tails.
 
     P(x) = F((x + h - m) / s) - F((x - h - m) / s) with h = 1 / (K - 1): a mass over the K levels, which sums to one.
     F is the logistic function (PixelCNN++, Salimans et al., 2017, eq. 2) or the normal distribution (DDPM, Ho et al.,
     2020, eq. 13).
     """
 
-    def __init__(self, mean: Tensor, log_scale: Tensor, levels: int, family: str = "logistic", *, batched: bool = True):
+    def __init__(
+        self,
+        mean: Tensor,
+        log_scale: Tensor,
+        levels: int,
+        family: Literal["logistic", "normal"] = "logistic",
+        *,
+        batched: bool = True,
+    ) -> None:
         super().__init__(mean, batched)
         self._mean, self.log_scale, self.levels, self.family = mean, log_scale.expand_as(mean), levels, family
         self.log_interval = {"logistic": _logistic_interval, "normal": _normal_interval}[family]

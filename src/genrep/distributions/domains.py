@@ -12,7 +12,7 @@ from genrep.contracts import DataSpec, Domain
 
 def domain_for(data: DataSpec) -> Domain:
     """The usual choice: levels in [-1, 1], real values in standard units."""
-    return Symmetric(data.levels) if data.levels is not None else Standard(data)
+    return Levels(data.levels) if data.levels is not None else Standard(data)
 
 
 def cell(x: Tensor) -> Tensor:
@@ -26,37 +26,36 @@ def as_integer(x: Tensor, levels: int) -> Tensor:
     return x.round().clamp(0, levels - 1).to(torch.uint8 if levels <= 256 else torch.int64)
 
 
-class Symmetric(Domain):
-    """Level k of K at 2 k / (K - 1) - 1 in [-1, 1].
+class Levels(Domain):
+    """K levels evenly over [low, 1]: level k at low + (1 - low) k / (K - 1).
 
-    >>> Symmetric(3).inward(torch.tensor([[0, 1, 2]]))
+    >>> Levels(3).inward(torch.tensor([[0, 1, 2]]))
     tensor([[-1.,  0.,  1.]])
     """
 
-    def __init__(self, levels: int) -> None:
+    def __init__(self, levels: int, low: float = -1.0) -> None:
         super().__init__()
         if levels < 2:
             raise ValueError(f"Expected at least 2 levels, got {levels}.")
-        self.levels = levels
+        self.levels, self.low, self.steps = levels, low, (levels - 1) / (1 - low)
 
     def inward(self, x: Tensor) -> Tensor:
-        return x if x.is_floating_point() else x.float() / ((self.levels - 1) / 2) - 1
+        return x if x.is_floating_point() else x.float() / self.steps + self.low
 
     def outward(self, x: Tensor) -> Tensor:
-        return as_integer((x + 1) * ((self.levels - 1) / 2), self.levels)
+        return as_integer((x - self.low) * self.steps, self.levels)
 
     def continuous(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.is_floating_point():
             return x, _constant(x, 0.0)
-        half = (self.levels - 1) / 2
-        return cell(x) / half - 1, _constant(x, -x[0].numel() * math.log(half))
+        return cell(x) / self.steps + self.low, _constant(x, -x[0].numel() * math.log(self.steps))
 
 
 class Logit(Domain):
-    """u = (k + 1/2) / K in (0, 1), then logit(a + (1 - 2 a) u), so that a flow with an unbounded base fits bounded data.
+    """u = (k + 1/2) / K in (0, 1), then logit(s), s = a + (1 - 2 a) u: unbounded, as the base of a flow is.
 
-    log |d inside / dx| = sum log(1 - 2 a) - log K - log s - log(1 - s), s = a + (1 - 2 a) u (RealNVP, Dinh et al., 2017,
-    section 4.1; there a = 0.05).
+    log |d inside / dx| = sum log(1 - 2 a) - log K - log s - log(1 - s) (RealNVP, Dinh et al., 2017, section 4.1; there
+    a = 0.05).
     """
 
     def __init__(self, levels: int, alpha: float = 0.05) -> None:

@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args, get_origin
 
 from genrep.contracts import DataSpec, Model, Recipe
 
@@ -33,6 +33,9 @@ def recipe(*, family: str, reference: str) -> Callable[[Callable[..., Model]], B
     def register(function: Callable[..., Model]) -> BuildsModel:
         @functools.wraps(function)
         def build(data: DataSpec, **options: Any) -> Model:
+            for option, parameter in inspect.signature(function, eval_str=True).parameters.items():
+                if option in options and get_origin(parameter.annotation) is Literal:
+                    choose(options[option], get_args(parameter.annotation), f"{option} of {function.__name__}")
             model = function(data, **options)
             model.recipe = Recipe(function.__name__, dict(options))
             return model

@@ -1,0 +1,103 @@
+"""Latent-variable models: p(x) = integral of p(z) p(x | z) dz."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
+
+from genrep.contracts import Conditional, Inference, Way
+from genrep.distributions.basic import Gaussian, kl
+
+
+class StandardNormal(Conditional):
+    """p(z) = N(0, I) over z of the given shape."""
+
+    zero: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(shape), persistent=False)
+
+    def forward(self, *, y: Tensor | None = None) -> Gaussian:
+        return Gaussian(self.zero, self.zero, batched=False)
+
+
+class Ancestral(Distribution):
+    """What can be drawn but not scored: `draw(n)` gives n examples; with a condition, one for each of `batch`."""
+
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        return {}
+
+    def __init__(self, draw: Callable[[int], Tensor], batch: int | None) -> None:
+        super().__init__(torch.Size(() if batch is None else (batch,)), validate_args=False)
+        self.draw, self.batch = draw, batch
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        n = torch.Size(sample_shape).numel()
+        if self.batch is not None and n != 1:
+            raise ValueError("With a condition there is one draw for each example; repeat the condition instead.")
+        with torch.no_grad():
+            x = self.draw(self.batch or n)
+        return x if self.batch is not None else x.reshape(*sample_shape, *x.shape[1:])
+
+
+def rate(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:
+    """KL(q || prior), (B,) nats: in closed form where one is known, else its unbiased estimate at z ~ q."""
+    closed = kl(q, prior)
+    return q.log_prob(z) - prior.log_prob(z) if closed is None else closed
+
+
+class LatentVariable(Conditional):
+    """z ~ p(z | y), x ~ p(x | z, y)."""
+
+    def __init__(self, prior: Conditional, likelihood: Conditional) -> None:
+        super().__init__()
+        self.prior, self.likelihood = prior, likelihood
+        self.reads_y = prior.reads_y or likelihood.reads_y
+        self.measure = likelihood.measure
+
+    def forward(self, *, y: Tensor | None = None, pixels: Literal["mean", "draw"] = "mean") -> Ancestral:
+        """`pixels`: the mean of p(x | z), as is usual for pictures, or a draw from it, which is what bits describe."""
+        if pixels not in ("mean", "draw"):
+            raise ValueError(f"Expected pixels='mean' or 'draw', got {pixels!r}.")
+
+        def draw(n: int) -> Tensor:
+            prior = self.prior(y=y)
+            x = self.likelihood(prior.sample() if prior.batch_shape else prior.sample((n,)), y=y)
+            return x.mean if pixels == "mean" else x.sample()
+
+        return Ancestral(draw, None if y is None else len(y))
+
+    def likelihoods(self, inference: Inference) -> Mapping[str, Way]:
+        """elbo: E_q log p(x | z) - KL(q || p). importance: the bound of `draws` samples (Burda et al., 2016, eq. 8)."""
+        if "latent" not in inference or self.measure == "improper":
+            return {}
+
+        def elbo(x: Tensor, y: Tensor | None, *, draws: int = 1) -> Tensor:
+            def once() -> Tensor:
+                q, prior = inference.latent(x, y=y), self.prior(y=y)
+                z = q.rsample()
+                return self.likelihood(z, y=y).log_prob(x) - rate(q, prior, z)
+
+            return torch.stack([once() for _ in range(draws)]).mean(0)
+
+        def importance(x: Tensor, y: Tensor | None, *, draws: int = 64) -> Tensor:
+            q, prior = inference.latent(x, y=y), self.prior(y=y)
+
+            def weight() -> Tensor:
+                z = q.sample()
+                return self.likelihood(z, y=y).log_prob(x) + prior.log_prob(z) - q.log_prob(z)
+
+            return torch.stack([weight() for _ in range(draws)]).logsumexp(0) - math.log(draws)
+
+        return {
+            "elbo": Way(elbo, "lower bound", self.measure),
+            "importance": Way(importance, "lower bound", self.measure),
+        }

@@ -1,0 +1,48 @@
+"""Pairs of encoder and decoder for images and vectors, chosen by the shape of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from genrep.contracts import DataSpec
+from genrep.nets.conv import ConvDecoder, ConvEncoder, default_depth
+from genrep.nets.mlp import MLP
+
+NetworkName = Literal["auto", "conv", "dense"]
+
+
+def encoder_decoder(
+    data: DataSpec,
+    code: Sequence[int],
+    channels: int,
+    *,
+    latent: int,
+    network: NetworkName = "auto",
+    width: int = 0,
+    depth: int = 0,
+    condition: int = 0,
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder (B, *shape) -> (B, *code) and decoder (B, latent) -> (B, channels, ...), both with a condition.
+
+    `network`: conv needs images; auto takes it for images and dense networks otherwise. `width`: channels of the first
+    convolution or units of a dense layer, 0: 32 or 512. `depth`: halvings or hidden layers, 0: what fits the data.
+    """
+    image = len(data.shape) == 3
+    if network == "conv" and not image:
+        raise ValueError(
+            f"network=conv needs images (C, H, W), this data has shape {data.shape}; choose dense or auto."
+        )
+    if width < 0 or depth < 0:
+        raise ValueError(f"Expected width and depth >= 0 (0: chosen by the data), got {width} and {depth}.")
+    shape_out = (channels, *data.shape[1:])
+    if network == "dense" or not image:
+        hidden = [width or 512] * (depth or 2)
+        return MLP(data.shape, hidden, code, condition), MLP((latent,), hidden, shape_out, condition)
+    width, depth = width or 32, depth or default_depth(*data.shape[1:])
+    return (
+        ConvEncoder(data.shape, width, code, depth, condition),
+        ConvDecoder(latent, width, shape_out, depth, condition),
+    )

@@ -1,0 +1,33 @@
+"""Dense networks over vectors and flattened images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """(x, c) -> linear, SiLU, ..., linear: (B, *in), (B, C) or None -> (B, *out).
+
+    `condition`: the width C of a condition that is joined to the input.
+    """
+
+    def __init__(
+        self, shape_in: Sequence[int], hidden: Sequence[int], shape_out: Sequence[int], condition: int = 0
+    ) -> None:
+        super().__init__()
+        self.shape_out, self.condition = tuple(shape_out), condition
+        widths = [torch.Size(shape_in).numel() + condition, *hidden]
+        layers: list[nn.Module] = []
+        for i, o in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(i, o), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], torch.Size(shape_out).numel()))
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        x = x.flatten(1)
+        if self.condition:
+            assert c is not None
+            x = torch.cat([x, c], 1)
+        return self.layers(x).unflatten(1, self.shape_out)
