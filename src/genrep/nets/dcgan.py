@@ -45,32 +45,40 @@ class ConvGenerator(nn.Module):
         return x.tanh() if self.bounded else x
 
 
-class ConvCritic(nn.Module):
-    """(B, C, H, W), (B, condition) or None -> (B, 1): convolutions of stride 2, then a linear score.
+class ScoredFeatures(nn.Module):
+    """(B, *x), (B, condition) or None -> (B, 1): score = w' h(x) + c' V h(x) (Miyato & Koyama, 2018, eq. 3)."""
 
-    The condition enters by projection: score = w' h + c' V h (Miyato & Koyama, 2018, eq. 3).
-    """
-
-    def __init__(self, shape: Sequence[int], width: int, depth: int, condition: int = 0) -> None:
+    def __init__(self, features: nn.Module, width: int, condition: int = 0) -> None:
         super().__init__()
-        c, h, w = shape
-        widths = [width * min(2**k, 8) for k in range(depth + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(c, widths[0], 3, padding=1), nn.LeakyReLU(0.2)]
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
-            halve = nn.Conv2d(a, b, 4, stride=2)  # padded so that odd sizes are rounded up
-            layers += [nn.ZeroPad2d((1, 2, 1, 2)), halve, nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Flatten())
-        height, wide = sizes(h, w, depth)[-1]
-        features = widths[-1] * height * wide
-        self.score = nn.Linear(features, 1)
-        self.projection = nn.Linear(features, condition, bias=False) if condition else None
+        self.features, self.score = features, nn.Linear(width, 1)
+        self.projection = nn.Linear(width, condition, bias=False) if condition else None
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        h = self.layers(x)
+        h = self.features(x)
         if self.projection is None:
             return self.score(h)
         assert c is not None
         return self.score(h) + (c * self.projection(h)).sum(1, keepdim=True)
+
+
+def conv_critic(shape: Sequence[int], width: int, depth: int, condition: int = 0) -> ScoredFeatures:
+    """Convolutions of stride 2 and a linear score; odd sizes are rounded up."""
+    c, h, w = shape
+    widths = [width * min(2**k, 8) for k in range(depth + 1)]
+    layers: list[nn.Module] = [nn.Conv2d(c, widths[0], 3, padding=1), nn.LeakyReLU(0.2)]
+    for a, b in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(a, b, 4, stride=2), nn.LeakyReLU(0.2)]
+    height, wide = sizes(h, w, depth)[-1]
+    return ScoredFeatures(nn.Sequential(*layers, nn.Flatten()), widths[-1] * height * wide, condition)
+
+
+def dense_critic(shape: Sequence[int], hidden: Sequence[int], condition: int = 0) -> ScoredFeatures:
+    """Dense layers and a linear score; leaky, because saturating slopes would starve a critic of bounded slope."""
+    widths = [math.prod(shape), *hidden]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for a, b in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(a, b), nn.LeakyReLU(0.2)]
+    return ScoredFeatures(nn.Sequential(*layers), widths[-1], condition)
 
 
 def lipschitz(net: nn.Module) -> nn.Module:
@@ -96,9 +104,9 @@ def generator_critic(
     """
     if not convolutional(data, network, width, depth):
         hidden = [width or 512] * (depth or 2)
-        return MLP((latent,), hidden, data.shape, condition), MLP(data.shape, hidden, (1,), condition)
+        return MLP((latent,), hidden, data.shape, condition), dense_critic(data.shape, hidden, condition)
     width, depth = width or 32, depth or default_depth(*data.shape[1:])
     return (
         ConvGenerator(latent, width, data.shape, depth, condition, bounded=data.levels is not None),
-        ConvCritic(data.shape, width, depth, condition),
+        conv_critic(data.shape, width, depth, condition),
     )
