@@ -146,7 +146,9 @@ def moments(x: np.ndarray, names: Sequence[str], what: str) -> tuple[tuple[float
     low, high = x.min(axes), x.max(axes)
     mean, std = x.mean(axes, dtype=np.float64), x.std(axes, dtype=np.float64)
     if constant := [n for n, same in zip(names, (low == high) | (std.astype(np.float32) == 0), strict=True) if same]:
-        raise ValueError(f"Every training example has the same {what} {', '.join(constant)}: leave constant columns out.")
+        raise ValueError(
+            f"Every training example has the same {what} {', '.join(constant)}: leave constant columns out."
+        )
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
