@@ -1,7 +1,7 @@
 """Training, validation and test: from arrays to a set that says what it is.
 
-What a source does not split is held out at random, once, from (seed): a tenth, at most 5,000 examples, with the classes in
-proportion. The generator is NumPy's frozen one, so that a split is the same in every version.
+What a source does not split is held out at random, once, from (seed): a tenth, at most 5,000 examples, with the classes
+in proportion. The generator is NumPy's frozen one, so that a split is the same in every version.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Splits(NamedTuple):
 def hold_out(n: int, count: int, seed: int, strata: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Indices (kept, held) of n examples with `count` held out at random; both ascending.
 
-    With `strata` (N,), each stratum loses its share of `count`, rounded by largest remainder, but never its last example.
+    With `strata` (N,), each stratum loses its share of `count`, rounded; it keeps an example if it can.
 
     >>> [len(part) for part in hold_out(100, 10, seed=0)]
     [90, 10]
@@ -114,8 +114,8 @@ def assemble(
 ) -> Splits:
     """Splits in memory from checked arrays: x integers in [0, levels), or float32 and finite.
 
-    `about` may hold "class_names", "condition" (names) and "split" (sentences on official splits); `channels`: names of the
-    columns or channels of x, for messages. Real-valued x and conditions get their moments from the training split only.
+    `about` may hold "class_names", "condition" (names) and "split" (sentences on official splits); `channels`: names of
+    the columns or channels of x, for messages. Real-valued x and conditions get their moments from the training split only.
     """
     complete_parts, rules = complete(parts, seed)
     train, about = complete_parts["train"], {**about, "split": [*about.get("split", ()), *rules]}
@@ -132,7 +132,8 @@ def assemble(
         }
     spec = DataSpec(tuple(train.x.shape[1:]), levels, classes, len(condition), mean, std)
     about["counts"] = {split: len(complete_parts[split].x) for split in SPLITS}
-    return Splits(name, *(_tensors(complete_parts[split], spec) for split in SPLITS), about)
+    held = {split: _tensors(part, spec) for split, part in complete_parts.items()}
+    return Splits(name, train=held["train"], validation=held["validation"], test=held["test"], about=about)
 
 
 def column_names(x: np.ndarray) -> list[str]:
@@ -166,7 +167,7 @@ def _count_classes(parts: Mapping[str, Part], about: dict[str, Any]) -> int:
 
 
 def _tensors(part: Part, spec: DataSpec) -> InMemory:
-    x = torch.from_numpy(np.ascontiguousarray(part.x))
+    x = torch.from_numpy(np.require(part.x, requirements=("C", "W")))
     if part.y is None:
         return InMemory(x, None, spec)
     return InMemory(x, torch.from_numpy(part.y.astype(np.int64 if part.y.ndim == 1 else np.float32)), spec)
