@@ -67,9 +67,8 @@ class Log:
         self.records: list[Record] = []
         if self.path is None:
             return
-        if upto >= 0 and self.path.exists():
-            lines = [_parsed(line) for line in self.path.read_text(encoding="utf8").splitlines()]
-            self.records = [record for record in lines if record and record["step"] <= upto and "partial" not in record]
+        if upto >= 0:
+            self.records = [r for r in read_log(self.path.parent) if r["step"] <= upto and "partial" not in r]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf8")
 
@@ -78,6 +77,13 @@ class Log:
         if self.path is not None:
             with self.path.open("a", encoding="utf8") as file:
                 file.write(json.dumps(record) + "\n")
+
+
+def read_log(folder: Path) -> list[Record]:
+    """What `log.jsonl` of a run holds; nothing if there is none."""
+    path = folder / "log.jsonl"
+    lines = path.read_text(encoding="utf8").splitlines() if path.exists() else []
+    return [record for line in lines if (record := _parsed(line)) is not None]
 
 
 def _parsed(line: str) -> Record | None:
