@@ -88,6 +88,7 @@ def _histograms(x: Tensor, names: Sequence[str], path: Path) -> None:
         panel.hist(values, bins=np.histogram_bin_edges(values, bins=40), color="#3b6ea5")
         panel.set_title(names[i], fontsize=9)
         panel.tick_params(labelsize=7)
+        panel.locator_params(axis="x", nbins=4)
     if shown < x.shape[1]:
         figure.suptitle(f"The first {shown} of {x.shape[1]} columns", fontsize=9)
     with atomic(path) as temporary:

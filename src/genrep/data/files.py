@@ -161,7 +161,7 @@ def _one(path: Path, held: list[str], names: list[str]) -> str | None:
 def _y(arrays: list[np.ndarray], conditional: bool) -> np.ndarray | None:
     if not conditional:
         return arrays[0] if arrays else None
-    columns = [as_numpy(a, "a condition").reshape(len(a), -1).astype(np.float64) for a in arrays]
+    columns = [as_numpy(a, "a condition").reshape(len(a), -1).astype(np.float32) for a in arrays]
     if len({len(c) for c in columns}) > 1:
         raise ValueError(f"The condition arrays differ in length: {[len(c) for c in columns]}.")
     return np.concatenate(columns, axis=1)
