@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from genrep.data import describe, load, named, names
+from genrep.data import describe, load, named, names, readers
 from genrep.data.sources import File, fetch
 from genrep.data.splits import hold_out
 
@@ -44,6 +44,13 @@ EXPECTED = {
     "uci_yacht": ((7,), None, 0, 249, 28, 31),
 }
 loaded = functools.cache(load)
+faces = functools.cache(readers.celeba)  # decoding takes seconds, what is tested here comes after it
+
+
+@pytest.fixture(autouse=True)
+def _decode_faces_once(monkeypatch):
+    source = named.SOURCES["celeba"]
+    monkeypatch.setitem(named.SOURCES, "celeba", source._replace(read=lambda paths, seed: faces(tuple(paths), seed)))
 
 
 def test_every_name_is_expected():
@@ -102,18 +109,14 @@ def test_official_order_and_labels_of_mnist():
 
 @needs_data
 def test_lossless_and_jpeg_twins_of_cifar10_agree():
-    clear, jpeg = loaded("cifar10_lossless"), loaded("cifar10")
-    kept, _ = hold_out(50000, 5000, 0, torch.cat([jpeg.train.y, jpeg.validation.y]).numpy() * 0)
-    assert kept is not None
-    assert "JPEG" in jpeg.about["source"]
-    # the lossless test images are numbers 3500 to 3999 of the full set; find them where the split left them
-    pool = torch.cat([jpeg.train.x, jpeg.validation.x]).float().flatten(1)
-    labels = torch.cat([jpeg.train.y, jpeg.validation.y])
-    for i in range(5):
-        distance = ((pool - clear.test.x[i].float().flatten()) ** 2).mean(1)
-        nearest = distance.argmin()
-        assert distance[nearest] < 400  # 22 dB and more; strangers are thousands apart
-        assert labels[nearest] == clear.test.y[i]
+    clear, folder = loaded("cifar10_lossless"), Path(os.environ["GENREP_DATA"])
+    with np.load(folder / "cifar10/cifar10_full_jpegq75.npz") as file:
+        jpeg, offsets, labels = file["train_jpeg"], file["train_offsets"], file["train_labels"]
+    twins = readers.decode_jpeg(jpeg, offsets[3500:4001]).astype(float)
+    error = ((clear.test.x.numpy() - twins) ** 2).mean((1, 2, 3))
+    assert np.median(error) < 65  # 30 dB
+    assert error.max() < 650  # 20 dB: no image is another one, those are thousands apart
+    assert clear.test.y.tolist() == labels[3500:4000].tolist()
 
 
 @needs_data
@@ -127,7 +130,7 @@ def test_splits_of_patients_do_not_share_any():
         }
     of = [{patient[x.numpy().tobytes()] for x in data.x} for data in splits[1:4]]
     assert [len(p) for p in of] == [144, 16, 40]
-    assert not (of[0] & of[1] or of[0] & of[2] or of[1] & of[2])
+    assert len(set.union(*of)) == 200
 
 
 @needs_data

@@ -78,8 +78,8 @@ def _histograms(x: Tensor, names: Sequence[str], path: Path) -> None:
     names = names or [f"column {i}" for i in range(x.shape[1])]
     wide = min(4, shown)
     tall = math.ceil(shown / wide)
-    figure = Figure(figsize=(3 * wide, 2.2 * tall), layout="constrained")
-    panels = figure.subplots(tall, wide, squeeze=False).flatten()
+    figure = Figure(figsize=(3 * wide, 2.2 * tall))
+    panels = figure.subplots(tall, wide, squeeze=False, gridspec_kw={"hspace": 0.45, "wspace": 0.3}).flatten()
     for i, panel in enumerate(panels):
         if i >= shown:
             panel.set_axis_off()
@@ -92,4 +92,4 @@ def _histograms(x: Tensor, names: Sequence[str], path: Path) -> None:
     if shown < x.shape[1]:
         figure.suptitle(f"The first {shown} of {x.shape[1]} columns", fontsize=9)
     with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")

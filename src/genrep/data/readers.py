@@ -124,7 +124,7 @@ def omniglot(paths: Sequence[Path], seed: int) -> Raw:
 
 def cifar10(paths: Sequence[Path], seed: int) -> Raw:
     z = _npz(paths[0])
-    parts = {s: Part(_decode(z[f"{s}_jpeg"], z[f"{s}_offsets"]), z[f"{s}_labels"]) for s in ("train", "test")}
+    parts = {s: Part(decode_jpeg(z[f"{s}_jpeg"], z[f"{s}_offsets"]), z[f"{s}_labels"]) for s in ("train", "test")}
     notes = ("decoded from JPEG of quality 75: bits per dimension do not compare with those of the original pixels",)
     return Raw(parts, ("test: the official 10000.",), class_names=z["class_names"].tolist(), notes=notes)
 
@@ -138,7 +138,8 @@ def cifar10_lossless(paths: Sequence[Path], seed: int) -> Raw:
     return Raw(parts, split, class_names=z["class_names"].tolist(), notes=notes)
 
 
-def _decode(jpeg: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def decode_jpeg(jpeg: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W) from JPEG files in one array of bytes; file i is [offsets[i], offsets[i + 1])."""
     blob = jpeg.tobytes()
     images = (Image.open(io.BytesIO(blob[a:b])) for a, b in zip(offsets[:-1], offsets[1:], strict=True))
     return _channels_first(np.stack([np.asarray(image) for image in images]))

@@ -162,7 +162,7 @@ def moments(x: np.ndarray, names: Sequence[str], what: str) -> tuple[tuple[float
 
 
 def degenerate(x: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Notes on columns of a table (N, D) that leave a density unbounded: equal ones, and ones of few distinct values."""
+    """Notes on columns of a table (N, D) that leave a density unbounded: equal ones, and those of few values."""
     if x.ndim != 2:
         return []
     x = x[:_ROWS_CHECKED]
