@@ -15,7 +15,6 @@ import torch
 
 from genrep.data import describe, load, named, names, readers
 from genrep.data.sources import File, fetch
-from genrep.data.splits import hold_out
 
 needs_data = pytest.mark.skipif("GENREP_DATA" not in os.environ, reason="GENREP_DATA is not set: no files of data sets")
 

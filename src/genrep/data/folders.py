@@ -75,7 +75,7 @@ def read_folder(path: Path, *, levels: int | None, seed: int, memory_limit: int)
     form = common_format(files)
     notes.append(f"{len(files)} images, {form}")
     notes.append(f"levels {2**form.bits}, from {form.bits} bits" if levels is None else f"levels {levels}, as given")
-    levels = 2**form.bits if levels is None else levels
+    levels = 1 << form.bits if levels is None else levels
     if not 2 <= levels <= 256:
         raise ValueError(f"Expected 2 to 256 levels for images, got {levels}.")
     size = len(files) * form.bands * form.size[0] * form.size[1]
