@@ -76,7 +76,7 @@ def test_sheet_is_ordered_by_class_and_seeded(tmp_path):
 
 
 def test_sheet_of_a_table_has_panels(tmp_path):
-    splits = from_arrays(np.random.RandomState(0).randn(50, 70))
+    splits = from_arrays(np.random.RandomState(0).randn(50, 40))
     contact_sheet(splits.train, tmp_path / "table.png")
     with Image.open(tmp_path / "table.png") as sheet:
         assert sheet.format == "PNG"

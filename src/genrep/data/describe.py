@@ -18,7 +18,7 @@ from genrep.data.pictures import picture
 from genrep.data.splits import SPLITS, Splits
 from genrep.storage import atomic
 
-_MOST_PANELS = 64
+_MOST_PANELS = 36
 _MOST_ROWS = 10_000
 
 
@@ -80,8 +80,8 @@ def _histograms(x: Tensor, names: Sequence[str], path: Path) -> None:
     tall = math.ceil(shown / wide)
     figure = Figure(figsize=(3 * wide, 2.2 * tall))
     panels = figure.subplots(tall, wide, squeeze=False).flatten()
-    margin = 0.35 / (2.2 * tall)  # 0.35 inch, room for numbers and titles
-    figure.subplots_adjust(0.04, margin, 0.99, 1 - margin, wspace=0.25, hspace=0.4)
+    width, height = figure.get_size_inches()  # margins in inches leave room for numbers and titles
+    figure.subplots_adjust(0.5 / width, 0.3 / height, 1 - 0.15 / width, 1 - 0.4 / height, wspace=0.25, hspace=0.4)
     for i, panel in enumerate(panels):
         if i >= shown:
             panel.set_axis_off()
