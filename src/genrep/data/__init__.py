@@ -47,6 +47,8 @@ def load(
 ) -> Splits:
     """A named data set, or one of your own: a folder of images, a `.npy`, `.npz` or `.csv` file.
 
+    A name wins over a folder of that name: write "./mnist" for the folder.
+
     label, condition: columns of a table, arrays of an `.npz` or attributes of a named set that become y; not both.
     levels: integers are in [0, levels) else inferred. layout: NCHW or NHWC, else inferred. seed: of what is held out.
     memory_limit: bytes; larger image folders are read on access, larger files are refused.
@@ -69,11 +71,12 @@ def load(
     if path.is_dir():
         _refuse("folder of images", label=label, condition=condition or None, layout=layout)
         return read_folder(path, levels=levels, seed=seed, memory_limit=memory_limit)
-    if path.suffix in (".npy", ".npz"):
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
         return read_numpy(
             path, label=label, condition=condition, levels=levels, layout=layout, seed=seed, memory_limit=memory_limit
         )
-    if path.suffix in (".csv", ".tsv"):
+    if suffix in (".csv", ".tsv"):
         _refuse("table", layout=layout)
         return read_table(path, label=label, condition=condition, levels=levels, seed=seed, memory_limit=memory_limit)
     raise ValueError(f"Expected a folder of images or a file ending in .npy, .npz or .csv, got {path}.")

@@ -27,8 +27,8 @@ def from_arrays(
     """A data set from arrays or tensors; a tenth each is held out for validation and test.
 
     x: (N, D), (N, H, W) or (N, C, H, W) / (N, H, W, C); integers are levels in [0, K), floats are real values
-    unless `levels` is given. y: None, (N,) integer labels in [0, classes), or (N, C) float conditions, which are brought to mean 0 and
-    standard deviation 1 over the training split.
+    unless `levels` is given. y: None, (N,) integer labels in [0, classes), or (N, C) float conditions, which are
+    brought to mean 0 and standard deviation 1 over the training split.
 
     Raises ValueError for NaN, labels that do not fit, constant columns, and whatever could be read in two ways.
 
@@ -59,12 +59,9 @@ def from_parts(
     names = columns or column_names(xs["train"])
     for split, x in xs.items():
         check_finite(x, names, split)
-    given, levels = levels, _levels(xs, levels, notes)
+    levels = _levels(xs, levels, notes)
     dtype = np.float32 if levels is None else np.uint8 if levels <= 256 else np.int64
     ready = {split: x.astype(dtype, copy=False) for split, x in xs.items()}
-    if levels is None and given is None:
-        for split, x in ready.items():
-            check_finite(x, names, f"{split}, as float32")
     ys = {split: _checked_y(part.y, len(xs[split]), split) for split, part in parts.items()}
     if len({None if y is None else y.shape[1:] for y in ys.values()}) > 1:
         raise ValueError(
@@ -77,16 +74,17 @@ def from_parts(
 
 
 def as_numpy(x: Any, what: str) -> np.ndarray:
-    """A numeric array, or a ValueError that says what came."""
+    """Integers as they are, floats as float32, or a ValueError that says what came."""
     if isinstance(x, Tensor):
         x = x.detach().cpu()
-        x = (x.float() if x.is_floating_point() and x.element_size() == 2 else x).numpy()
+        x = (x.float() if x.is_floating_point() else x).numpy()  # NumPy has no bfloat16
     array = np.asarray(x)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"Expected numbers as {what}, got {array.dtype}: convert them to integers or floats.")
     if array.size == 0:
         raise ValueError(f"{what} is empty: its shape is {array.shape}.")
-    return array
+    with np.errstate(over="ignore"):  # what overflows is found as infinite
+        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def check_finite(x: np.ndarray, names: Sequence[str], where: str) -> None:
@@ -96,8 +94,8 @@ def check_finite(x: np.ndarray, names: Sequence[str], where: str) -> None:
     bad = np.argwhere(~np.isfinite(x))
     first = tuple(int(i) for i in bad[0])
     raise ValueError(
-        f"{len(bad)} values are not finite; the first is {x[first]} in row {first[0]} ({where}), {names[first[1]]}. "
-        "Fill them in or leave those rows out."
+        f"{len(bad)} values are not finite as float32; the first is {x[first]} in row {first[0]} of {where}, "
+        f"{names[first[1]]}. Fill them in or leave those rows out."
     )
 
 
@@ -144,7 +142,7 @@ def _levels(xs: Mapping[str, np.ndarray], levels: int | None, notes: list[str]) 
     whole = dtype.kind != "f" or all((x == np.round(x)).all() for x in xs.values())
     if levels is None and dtype.kind == "f":
         hint = "; all values are whole numbers: pass levels= if they are levels" if whole else ""
-        notes.append(f"real values from {dtype}{hint}")
+        notes.append(f"real values{hint}")
         return None
     if levels is None:
         if low < 0:
@@ -170,7 +168,7 @@ def _checked_y(y: Any, n: int, split: str) -> np.ndarray | None:
         raise ValueError(f"Expected one label for each of the {n} examples of {split}, got y of shape {y.shape}.")
     if y.ndim == 2 and y.dtype.kind == "f":
         check_finite(y, [f"condition {i}" for i in range(y.shape[1])], split)
-        return y.astype(np.float32)
+        return y
     if y.ndim != 1 or y.dtype.kind == "f":
         raise ValueError(
             f"Expected y as integer labels (N,) or float conditions (N, C), got {y.dtype} of shape {y.shape}. "

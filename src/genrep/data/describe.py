@@ -18,7 +18,7 @@ from genrep.data.pictures import picture
 from genrep.data.splits import SPLITS, Splits
 from genrep.storage import atomic
 
-_MOST_PANELS = 64
+_MOST_PANELS = 36
 _MOST_ROWS = 10_000
 
 
@@ -78,16 +78,19 @@ def _histograms(x: Tensor, names: Sequence[str], path: Path) -> None:
     names = names or [f"column {i}" for i in range(x.shape[1])]
     wide = min(4, shown)
     tall = math.ceil(shown / wide)
-    figure = Figure(figsize=(3 * wide, 2.2 * tall), layout="constrained")
+    figure = Figure(figsize=(3 * wide, 2.2 * tall))
     panels = figure.subplots(tall, wide, squeeze=False).flatten()
+    width, height = figure.get_size_inches()  # margins in inches leave room for numbers and titles
+    figure.subplots_adjust(0.5 / width, 0.3 / height, 1 - 0.15 / width, 1 - 0.4 / height, wspace=0.25, hspace=0.4)
     for i, panel in enumerate(panels):
         if i >= shown:
             panel.set_axis_off()
             continue
         values = x[:, i].double().cpu().numpy()
-        panel.hist(values, bins=np.histogram_bin_edges(values, bins=40), color="#3b6ea5")
+        panel.stairs(*np.histogram(values, bins=40), fill=True, color="#3b6ea5")
         panel.set_title(names[i], fontsize=9)
         panel.tick_params(labelsize=7)
+        panel.locator_params(axis="x", nbins=4)
     if shown < x.shape[1]:
         figure.suptitle(f"The first {shown} of {x.shape[1]} columns", fontsize=9)
     with atomic(path) as temporary:

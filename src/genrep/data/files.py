@@ -45,7 +45,7 @@ def read_numpy(
     `label` names another array (N,) to take labels from, `condition` arrays (N,) or (N, C), in each split of the file.
     """
     about: dict[str, Any] = {"source": str(path), "inferred": []}
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         if label or condition:
             raise ValueError(f"{path} holds one array: label= and condition= need an .npz with arrays of those names.")
         parts = {"train": Part(load_arrays(path, None, memory_limit)["x"])}
@@ -72,7 +72,7 @@ def load_arrays(path: Path, names: Sequence[str] | None, memory_limit: int) -> d
             "Raise memory_limit= if you trust the file."
         )
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             return {"x": np.load(path, allow_pickle=False)}
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in wanted}
@@ -83,7 +83,7 @@ def load_arrays(path: Path, names: Sequence[str] | None, memory_limit: int) -> d
 def read_headers(path: Path) -> dict[str, Header]:
     """Shape and type of every array in the file; nothing is unpacked. ValueError if the file holds something else."""
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             with open(path, "rb") as file:
                 return {"x": _header(file, path.stat().st_size)}
         with zipfile.ZipFile(path) as archive:
@@ -161,7 +161,7 @@ def _one(path: Path, held: list[str], names: list[str]) -> str | None:
 def _y(arrays: list[np.ndarray], conditional: bool) -> np.ndarray | None:
     if not conditional:
         return arrays[0] if arrays else None
-    columns = [as_numpy(a, "a condition").reshape(len(a), -1).astype(np.float64) for a in arrays]
+    columns = [as_numpy(a, "a condition").reshape(len(a), -1).astype(np.float32) for a in arrays]
     if len({len(c) for c in columns}) > 1:
         raise ValueError(f"The condition arrays differ in length: {[len(c) for c in columns]}.")
     return np.concatenate(columns, axis=1)

@@ -74,9 +74,10 @@ def read_folder(path: Path, *, levels: int | None, seed: int, memory_limit: int)
     files = [file for images, _, _ in found.values() for file in images]
     form = common_format(files)
     notes.append(f"{len(files)} images, {form}")
-    if levels is None:
-        levels = 2**form.bits
-        notes.append(f"levels {levels}, from {form.bits} bits")
+    notes.append(f"levels {2**form.bits}, from {form.bits} bits" if levels is None else f"levels {levels}, as given")
+    levels = 1 << form.bits if levels is None else levels
+    if not 2 <= levels <= 256:
+        raise ValueError(f"Expected 2 to 256 levels for images, got {levels}.")
     size = len(files) * form.bands * form.size[0] * form.size[1]
     if size > memory_limit:
         notes.append(

@@ -12,22 +12,22 @@ from torch import Tensor
 from genrep.contracts import DataSpec
 
 _GAP = 2  # pixels between tiles
-_SMALLEST = 48  # tiles are enlarged by whole factors up to about this size
+_SMALLEST = 48  # tiles are enlarged by whole factors to at least this size
 _BACKGROUND = 128  # grey, so that black and white images both end visibly
 
 
-def grid(images: Tensor | np.ndarray, columns: int | None = None) -> Image.Image:
+def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     """Images (N, C, H, W) uint8 with C of 1, 3 or 4, row by row; small ones are enlarged without smoothing.
 
     >>> grid(torch.zeros(6, 1, 64, 64, dtype=torch.uint8), columns=3).size
     (200, 134)
     """
-    x = images.cpu().numpy() if isinstance(images, Tensor) else images
+    x = images.cpu().numpy()
     if x.ndim != 4 or x.shape[1] not in (1, 3, 4) or x.dtype != np.uint8 or not len(x):
         raise ValueError(f"Expected images (N, C, H, W) uint8 with C of 1, 3 or 4, got {x.shape} {x.dtype}.")
     n, c, h, w = x.shape
     columns = columns or math.ceil(math.sqrt(n))
-    factor = max(1, _SMALLEST // max(h, w))
+    factor = math.ceil(_SMALLEST / max(h, w))
     x = x.repeat(factor, axis=2).repeat(factor, axis=3).transpose(0, 2, 3, 1)
     h, w, rows = h * factor + _GAP, w * factor + _GAP, math.ceil(n / columns)
     sheet = np.full((rows * h + _GAP, columns * w + _GAP, c), _BACKGROUND, np.uint8)

@@ -33,8 +33,8 @@ class Raw(NamedTuple):
 def digits(paths: Sequence[Path], seed: int) -> Raw:
     from sklearn.datasets import load_digits  # only here: it imports half of SciPy
 
-    found = load_digits()
-    part = Part(found.images.astype(np.uint8)[:, None], found.target)
+    x, y = load_digits(return_X_y=True)
+    part = Part(x.astype(np.uint8).reshape(-1, 1, 8, 8), y)
     kept, held = hold_out(1797, 360, _FIXED, part.y)
     train = take(part, kept)
     kept, validation = hold_out(len(kept), 240, seed, train.y)
@@ -124,7 +124,7 @@ def omniglot(paths: Sequence[Path], seed: int) -> Raw:
 
 def cifar10(paths: Sequence[Path], seed: int) -> Raw:
     z = _npz(paths[0])
-    parts = {s: Part(_decode(z[f"{s}_jpeg"], z[f"{s}_offsets"]), z[f"{s}_labels"]) for s in ("train", "test")}
+    parts = {s: Part(decode_jpeg(z[f"{s}_jpeg"], z[f"{s}_offsets"]), z[f"{s}_labels"]) for s in ("train", "test")}
     notes = ("decoded from JPEG of quality 75: bits per dimension do not compare with those of the original pixels",)
     return Raw(parts, ("test: the official 10000.",), class_names=z["class_names"].tolist(), notes=notes)
 
@@ -132,13 +132,14 @@ def cifar10(paths: Sequence[Path], seed: int) -> Raw:
 def cifar10_lossless(paths: Sequence[Path], seed: int) -> Raw:
     z = _npz(paths[0])
     both = Part(_channels_first(z["train_images"]), z["train_labels"])
-    parts = {"train": Part(both.x[:3500], both.y[:3500]), "test": Part(both.x[3500:], both.y[3500:])}
+    parts = {"train": take(both, np.arange(3500)), "test": take(both, np.arange(3500, 4000))}
     split = ("test: the last 500 of the first 4000 official training images; train: from the 3500 before.",)
     notes = ("original pixels",)
     return Raw(parts, split, class_names=z["class_names"].tolist(), notes=notes)
 
 
-def _decode(jpeg: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def decode_jpeg(jpeg: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W) from JPEG files in one array of bytes; file i is [offsets[i], offsets[i + 1])."""
     blob = jpeg.tobytes()
     images = (Image.open(io.BytesIO(blob[a:b])) for a, b in zip(offsets[:-1], offsets[1:], strict=True))
     return _channels_first(np.stack([np.asarray(image) for image in images]))

@@ -20,6 +20,10 @@ SPLITS = ("train", "validation", "test")
 _LARGEST = 5000  # examples held out: more would not sharpen an estimate enough to be worth the training data
 
 
+_ROWS_CHECKED = 10_000
+_FEW = 0.05  # of the rows: a column with fewer distinct values is called out
+
+
 class Part(NamedTuple):
     """Examples of one split, as NumPy holds them."""
 
@@ -115,12 +119,16 @@ def assemble(
     """Splits in memory from checked arrays: x integers in [0, levels), or float32 and finite.
 
     `about` may hold "class_names", "condition" (names) and "split" (sentences on official splits); `channels`: names of
-    the columns or channels of x, for messages. Real-valued x and conditions get their moments from the training split only.
+    the columns or channels of x, for messages. Moments of real-valued x and of conditions are those of the training
+    split.
     """
     complete_parts, rules = complete(parts, seed)
     train, about = complete_parts["train"], {**about, "split": [*about.get("split", ()), *rules]}
     classes = _count_classes(complete_parts, about)
-    mean, std = moments(train.x, channels or column_names(train.x), "column") if levels is None else ((), ())
+    mean, std = (), ()
+    if levels is None:
+        mean, std = moments(train.x, names := channels or column_names(train.x), "column")
+        about["inferred"] = [*about.get("inferred", ()), *degenerate(train.x, names)]
     condition: tuple[float, ...] = ()
     if train.y is not None and train.y.ndim == 2:
         names = about.setdefault("condition", [f"condition {i}" for i in range(train.y.shape[1])])
@@ -151,6 +159,19 @@ def moments(x: np.ndarray, names: Sequence[str], what: str) -> tuple[tuple[float
             f"Every training example has the same {what} {', '.join(constant)}: leave constant columns out."
         )
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def degenerate(x: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Notes on columns of a table (N, D) that leave a density unbounded: equal ones, and those of few values."""
+    if x.ndim != 2:
+        return []
+    x = x[:_ROWS_CHECKED]
+    _, first = np.unique(x, axis=1, return_index=True)
+    equal = [names[i] for i in range(x.shape[1]) if i not in first]
+    few = [name for name, column in zip(names, x.T, strict=True) if len(np.unique(column)) < _FEW * len(x)]
+    notes = [f"equal to another column: {', '.join(equal)}"] if equal else []
+    notes += [f"few distinct values: {', '.join(few)}"] if few else []
+    return [f"{note}; a density over them can grow without bound" for note in notes]
 
 
 def _count_classes(parts: Mapping[str, Part], about: dict[str, Any]) -> int:
