@@ -36,7 +36,7 @@ def squeezes(shape: tuple[int, ...], levels: int | None) -> int:
         if levels is not None:
             raise ValueError(f"levels is for images (C, H, W); this data has shape {shape}: leave it out.")
         return 0
-    most = halvings(*shape[1:])
+    most = halvings(shape[1], shape[2])
     if levels is None:
         return min(most, max(0, (min(shape[1:]) // 4).bit_length() - 1))
     if not 0 <= levels <= most:
@@ -85,12 +85,14 @@ def _keep(shape: tuple[int, ...], k: int, squeezed: bool) -> Tensor:
     """Unsqueezed images of several channels alternate pairs of checkerboards with pairs of halves of the channels."""
     if squeezed or (shape[0] > 1 and k % 4 > 1):
         return halves(shape[0], k if squeezed else k - 2).view(-1, 1, 1)
-    return checkerboard(*shape[1:], k)
+    return checkerboard(shape[1], shape[2], k)
 
 
-def default_sizes(shape: tuple[int, ...], couplings: int, width: int) -> tuple[int, int]:
+def default_sizes(shape: tuple[int, ...], couplings: int, width: int, depth: int) -> tuple[int, int]:
     """(couplings, width), 0 replaced by what fits: 4 a level with 32 channels for images, 8 with 128 units for rows."""
     if couplings < 0 or width < 0:
         raise ValueError(f"Expected couplings and width >= 0 (0: chosen by the data), got {couplings} and {width}.")
+    if depth < 0:
+        raise ValueError(f"Expected depth >= 0 residual blocks, got {depth}.")
     image = len(shape) == 3
     return couplings or (4 if image else 8), width or (32 if image else 128)

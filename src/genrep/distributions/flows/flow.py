@@ -40,7 +40,7 @@ class Transformed(Distribution):
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         leading = torch.Size((*sample_shape, *self.batch_shape))
         z = self.base.rsample(torch.Size(sample_shape) if self.base.batch_shape else leading)
-        x, _ = self.bijection.inverse(z.reshape(leading.numel(), *self.base.event_shape), self._conditions(leading))
+        x, _ = self.bijection.inverse(z.reshape(leading.numel(), *self.base.event_shape), self._conditions(leading, z))
         return x.reshape(*leading, *self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -48,11 +48,14 @@ class Transformed(Distribution):
         if value.shape[len(leading) :] != self.event_shape:
             raise ValueError(f"Expected values of shape (..., {tuple(self.event_shape)}), got {tuple(value.shape)}.")
         x = value.reshape(leading.numel(), *self.event_shape)
-        z, log_det = self.bijection(x, self._conditions(leading))
+        z, log_det = self.bijection(x, self._conditions(leading, x))
         return self.base.log_prob(z.reshape(*leading, *self.base.event_shape)) + log_det.reshape(leading)
 
-    def _conditions(self, leading: torch.Size) -> Tensor | None:
-        return None if self.c is None else self.c.expand(*leading, self.c.shape[-1]).reshape(leading.numel(), -1)
+    def _conditions(self, leading: torch.Size, like: Tensor) -> Tensor | None:
+        if self.c is None:
+            return None
+        width = self.c.shape[-1]
+        return self.c.to(like.dtype).expand(*leading, width).reshape(leading.numel(), width)
 
 
 class Flow(Conditional):
@@ -67,10 +70,7 @@ class Flow(Conditional):
         self.condition_width, self.reads_y = condition, condition > 0
 
     def forward(self, *, y: Tensor | None = None) -> Transformed:
-        c = None if y is None else self._encoded(y, y)
-        if c is None and self.reads_y:
-            zero = next(self.parameters())
-            c = encode_condition(None, self.condition_width, zero.new_zeros(1))
+        c = self._encoded(y, y if y is not None else next(self.parameters()).flatten()[:1])
         return Transformed(self.base(), self.bijection, self.shape, c, None if y is None else len(y))
 
     def likelihood(self, z: Tensor, *, y: Tensor | None = None) -> Point:
@@ -91,7 +91,7 @@ class Flow(Conditional):
         c = encode_condition(y, self.condition_width, like)
         if c.shape[1] != self.condition_width:
             raise ValueError(f"Expected a condition of width {self.condition_width}, got {tuple(c.shape)}.")
-        return c
+        return c.to(like.dtype) if like.is_floating_point() else c
 
 
 class Inverse(Conditional):
