@@ -321,7 +321,7 @@ class Model(nn.Module):
         if self.data.levels is not None:
             if x.is_floating_point():
                 raise ValueError(f"Expected integers in [0, {self.data.levels}), got {x.dtype}.")
-            if x.numel() and (x.min() < 0 or x.max() >= self.data.levels):
+            if x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.data.levels):  # uint8 >= 256 wraps
                 raise ValueError(f"Expected integers in [0, {self.data.levels}), got {int(x.min())}..{int(x.max())}.")
         return x.to(self.device)
 
