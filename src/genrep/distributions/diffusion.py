@@ -93,7 +93,8 @@ class Diffusion(Conditional):
         self, *, y: Tensor | None = None, sampler: SamplerName = "ancestral", evaluations: int = 0
     ) -> Ancestral:
         """`evaluations`: network evaluations per sample; 0: every step for ancestral, 50 for ddim."""
-        walk, chain = SAMPLERS[sampler][0], self.chain.respaced(self.evaluations(sampler=sampler, evaluations=evaluations))
+        chain = self.chain.respaced(self.evaluations(sampler=sampler, evaluations=evaluations))
+        walk, _ = SAMPLERS[sampler]
 
         def draw(n: int) -> Tensor:
             def denoise(x: Tensor, k: int) -> Denoised:

@@ -49,9 +49,15 @@ class Attention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         b, c, height, width = h.shape
         qkv = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, c // self.heads))
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, height, width)
+        mixed = attend(*qkv.unbind(1)).reshape(b, c, height, width)
         return h + self.out(mixed)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q' k / sqrt(d))-weighted v, each (B, heads, d, pixels)."""
+    if q.device.type == "cpu":  # the fused kernel is many times slower there on few pixels
+        return v @ (k.transpose(-1, -2) @ (q * q.shape[-2] ** -0.5)).softmax(-2)
+    return F.scaled_dot_product_attention(*(x.transpose(-1, -2) for x in (q, k, v))).transpose(-1, -2)
 
 
 class Stage(nn.Module):
