@@ -26,12 +26,12 @@ from torch import Tensor
 _RANGE = 30.0  # largest |log scaling| before absorption: exp(30) times the smallest normal float32 stays resolved
 _EXPONENT = -80.0  # exp below it is zero for any sum here, and slow (denormal) in float32
 _FACTOR = 0.6  # eps of a stage over eps of the one before
-_HOTTEST = 0.3  # the first eps over the mean cost
-_STAGE = 0.01  # marginal error at which a stage hands over to the next: Newton needs to stay close to the path
+_HOTTEST = 0.1  # the first eps over the mean cost
+_STAGE = 0.002  # marginal error at which a stage hands over to the next: Newton needs to stay close to the path
 _PATIENCE = 300  # most products of a stage that is not the last
 _INNER = 50  # most conjugate-gradient iterations of a Newton step
 _BASIN = 0.5  # marginal error above which Sinkhorn's step is taken
-_STEP = 4.0  # largest change of g / eps in one Newton step
+_STEP = 4.0  # largest change of g_j / eps in one Newton step; clamped per point, so that one loose block does not hold up the rest
 
 
 class Plan(NamedTuple):
@@ -124,8 +124,8 @@ class _Semidual:
         """One damped Newton step of the pairs still above tolerance; Sinkhorn steps for those it does not improve."""
         v, u, c, error = self.v, self.u, self.c, self.error
         active = (error > tolerance).unsqueeze(1)
-        step = self._direction(active, limit) * active
-        length = (_STEP / step.abs().amax(1, keepdim=True).clamp_min(_STEP)).where(active, 0)
+        step = (self._direction(active, limit) * active).clamp(-_STEP, _STEP)
+        length = active.to(v)
         for _ in range(4):
             self.scale(v * (length * step).exp())
             worse = self.error.unsqueeze(1) > error.unsqueeze(1) * (1 - 0.1 * length)
