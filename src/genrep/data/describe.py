@@ -92,6 +92,6 @@ def _histograms(x: Tensor, names: Sequence[str], path: Path) -> None:
         panel.tick_params(labelsize=7)
         panel.locator_params(axis="x", nbins=4)
     if shown < x.shape[1]:
-        figure.suptitle(f"The first {shown} of {x.shape[1]} columns", fontsize=9)
+        figure.suptitle(f"The first {shown} of {x.shape[1]} columns", fontsize=9, y=1 - 0.03 / height)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
