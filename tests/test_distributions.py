@@ -8,7 +8,7 @@ from scipy.stats import norm
 from torch.distributions import Independent, Normal, kl_divergence
 
 from genrep.contracts import DataSpec
-from genrep.distributions.basic import Bernoulli, Cells, Gaussian, Point, kl
+from genrep.distributions.basic import Bernoulli, Categories, CellMixture, Cells, Gaussian, Point, kl, level_value
 from genrep.distributions.domains import Levels, Logit, Standard, cell, domain_for
 
 
@@ -114,3 +114,37 @@ def test_standard_units():
     inside, slope = domain.continuous(x)
     expected = Normal(torch.tensor([1.0, -3.0]), torch.tensor([2.0, 0.5])).log_prob(x).sum(1)
     torch.testing.assert_close(Normal(0.0, 1.0).log_prob(inside).sum(1) + slope, expected)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize("log_scale", [-9.0, -3.0, 4.0])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_mixtures_of_cells_sum_to_one(levels, log_scale, spread, dtype):
+    """At any means, scales and weights, and with finite gradients; in float32 to its rounding."""
+    parameters = [torch.randn(1, 1, 5, dtype=dtype) * s for s in (10.0, spread, 1.0)]
+    parameters[2] += log_scale
+    for p in parameters:
+        p.requires_grad_()
+    x = level_value(torch.arange(levels)[:, None], parameters[0], levels)
+    log_prob = CellMixture(*parameters, levels).log_prob(x)
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-6 if dtype == torch.float64 else 1e-3)
+    log_prob.sum().backward()
+    assert all(p.grad.isfinite().all() for p in parameters)
+
+
+@pytest.mark.parametrize("kind", ["categories", "mixture"])
+def test_free_and_mixed_levels_sample_as_their_masses_say(kind):
+    d = Categories(torch.randn(1, 1, 9)) if kind == "categories" else CellMixture(*torch.randn(3, 1, 1, 4) - 1, 9)
+    x = d.sample((200_000,))
+    levels = Levels(9).inward(torch.arange(9)[:, None, None]).double()
+    expected = d.log_prob(levels).exp().flatten()
+    assert expected.sum().item() == pytest.approx(1)
+    frequency = ((x + 1) * 4).round().long().flatten().bincount(minlength=9) / len(x)
+    torch.testing.assert_close(frequency, expected, atol=0.005, rtol=0)
+
+
+def test_categories_mean():
+    d = Categories(torch.randn(3, 2, 7))
+    levels = torch.linspace(-1, 1, 7)
+    torch.testing.assert_close(d.mean, (d.logits.softmax(-1) * levels).sum(-1))

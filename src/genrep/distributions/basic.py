@@ -131,20 +131,104 @@ class Cells(Event):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         with torch.no_grad():
             mean = self._mean.expand(*sample_shape, *self._mean.shape)
-            if self.family == "normal":
-                noise = torch.randn_like(mean)
-            else:
-                u = torch.rand_like(mean).clamp(1e-7, 1 - 1e-7)
-                noise = u.log() - (-u).log1p()
-            half = (self.levels - 1) / 2
-            return (((mean + self.log_scale.exp() * noise).clamp(-1, 1) + 1) * half).round() / half - 1
+            noise = torch.randn_like(mean) if self.family == "normal" else logistic_noise(torch.rand_like(mean))
+            return level_value(level_of(mean + self.log_scale.exp() * noise, self.levels), mean, self.levels)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        half = 1 / (self.levels - 1)
-        inverse = (-self.log_scale).exp()
-        low = torch.where(value < -1 + half, -torch.inf, (value - half - self._mean) * inverse)
-        high = torch.where(value > 1 - half, torch.inf, (value + half - self._mean) * inverse)
-        return self.over_event(self.log_interval(low, high))
+        return self.over_event(log_cells(value, self._mean, self.log_scale, self.levels, self.log_interval))
+
+
+class Categories(Event):
+    """Independent levels 2 k / (K - 1) - 1 with free probabilities: logits (*batch, *event, K)."""
+
+    draws = 1  # uniform numbers that one value costs
+
+    def __init__(self, logits: Tensor, *, batched: bool = True) -> None:
+        super().__init__(logits[..., 0], batched)
+        self.logits, self.levels = logits, logits.shape[-1]
+
+    @property
+    def mean(self) -> Tensor:
+        return level_value(
+            self.logits.softmax(-1) @ torch.arange(self.levels).to(self.logits), self.logits, self.levels
+        )
+
+    def draw(self, u: Tensor) -> Tensor:
+        """Values from uniform numbers (*batch, *event, 1), by inverting the distribution function."""
+        below = self.logits.softmax(-1).cumsum(-1)
+        level = (u * below[..., -1:] >= below).sum(-1).clamp_max(self.levels - 1)
+        return level_value(level, self.logits, self.levels)
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        with torch.no_grad():
+            shape = (*sample_shape, *self.logits.shape[:-1], self.draws)
+            return self.draw(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits = self.logits.log_softmax(-1).expand(*value.shape, self.levels)
+        return self.over_event(logits.gather(-1, level_of(value, self.levels).unsqueeze(-1)).squeeze(-1))
+
+
+class CellMixture(Event):
+    """Independent mixtures of M logistics cut into K cells (PixelCNN++, Salimans et al., 2017, eq. 1-2).
+
+    weight (logits), mean and log_scale, each (*batch, *event, M).
+    """
+
+    draws = 2
+
+    def __init__(self, weight: Tensor, mean: Tensor, log_scale: Tensor, levels: int, *, batched: bool = True) -> None:
+        super().__init__(mean[..., 0], batched)
+        self.weight, self.location, self.log_scale, self.levels = weight, mean, log_scale, levels
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.weight.softmax(-1) * self.location.clamp(-1, 1)).sum(-1)
+
+    def draw(self, u: Tensor) -> Tensor:
+        """Values from uniform numbers (*batch, *event, 2): the first chooses the component, the second its value."""
+        below = self.weight.softmax(-1).cumsum(-1)
+        component = (u[..., :1] * below[..., -1:] >= below).sum(-1, keepdim=True).clamp_max(below.shape[-1] - 1)
+        shape = (*component.shape[:-1], below.shape[-1])
+        mean, log_scale = (p.expand(shape).gather(-1, component)[..., 0] for p in (self.location, self.log_scale))
+        x = mean + log_scale.exp() * logistic_noise(u[..., 1])
+        return level_value(level_of(x, self.levels), mean, self.levels)
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        with torch.no_grad():
+            shape = (*sample_shape, *self.location.shape[:-1], self.draws)
+            return self.draw(torch.rand(shape, dtype=self.location.dtype, device=self.location.device))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        cells = log_cells(value.unsqueeze(-1), self.location, self.log_scale, self.levels, _logistic_interval)
+        return self.over_event((self.weight.log_softmax(-1) + cells).logsumexp(-1))
+
+
+def level_of(value: Tensor, levels: int) -> Tensor:
+    """The nearest of the K levels to a value, values outside of [-1, 1] going to the ends."""
+    return ((value.clamp(-1, 1) + 1) * ((levels - 1) / 2)).round().long()
+
+
+def level_value(level: Tensor, like: Tensor, levels: int) -> Tensor:
+    """2 k / (K - 1) - 1, with the type of `like`."""
+    return level.to(like.dtype) / ((levels - 1) / 2) - 1
+
+
+def logistic_noise(u: Tensor) -> Tensor:
+    """Standard logistic numbers from uniform ones."""
+    u = u.clamp(1e-7, 1 - 1e-7)
+    return u.log() - (-u).log1p()
+
+
+def log_cells(
+    value: Tensor, mean: Tensor, log_scale: Tensor, levels: int, log_interval: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """log P of each level under a location-scale family cut into K cells, elementwise."""
+    half = 1 / (levels - 1)
+    inverse = (-log_scale).exp()
+    low = torch.where(value < -1 + half, -torch.inf, (value - half - mean) * inverse)
+    high = torch.where(value > 1 - half, torch.inf, (value + half - mean) * inverse)
+    return log_interval(low, high)
 
 
 def _safe_log1mexp(d: Tensor) -> Tensor:

@@ -6,15 +6,15 @@ schema of its options, in Python, on the command line and in YAML alike; its doc
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Literal, Protocol, get_args, get_origin
 
 from genrep.contracts import DataSpec, Model, Recipe
+from genrep.naming import choose
 
 
 class BuildsModel(Protocol):
@@ -70,21 +70,6 @@ def build(name: str, data: DataSpec, **given: Any) -> Model:
     for option in given:
         choose(option, known, f"option of {name}")
     return get(name)(data, **given)
-
-
-def choose(value: str, valid: Iterable[str], what: str) -> str:
-    """`value` if it is valid; else a ValueError that lists what is and suggests the nearest.
-
-    >>> choose("vea", ["ddpm", "vae"], "model")
-    Traceback (most recent call last):
-    ValueError: Unknown model 'vea'. Did you mean 'vae'? Valid: ddpm, vae.
-    """
-    valid = list(valid)
-    if value in valid:
-        return value
-    near = difflib.get_close_matches(value, valid, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise ValueError(f"Unknown {what} '{value}'.{hint} Valid: {', '.join(valid)}.")
 
 
 def _peers(capability: str) -> list[str]:

@@ -1,0 +1,98 @@
+"""How couplings are arranged for images and for vectors, whatever elementwise map they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from genrep.distributions.flows.bijection import Bijection, Chain, Multiscale
+from genrep.distributions.flows.coupling import Coupling, checkerboard, halves
+from genrep.distributions.flows.elementwise import Elementwise
+from genrep.distributions.flows.normalise import ActNorm
+from genrep.distributions.flows.reshape import Flatten, Squeeze
+from genrep.nets.coupling import ConvCoupling, DenseCoupling
+
+Step = Callable[[tuple[int, ...], int], list[Bijection]]  # (shape, k) -> the k-th coupling and what goes with it
+
+
+def halvings(height: int, width: int) -> int:
+    """How often both sides can be halved without a remainder.
+
+    >>> halvings(28, 28), halvings(32, 48), halvings(9, 12)
+    (2, 4, 0)
+    """
+    both = height | width
+    return (both & -both).bit_length() - 1
+
+
+def squeezes(shape: tuple[int, ...], levels: int | None) -> int:
+    """`levels` if the image can be squeezed that often; None: as often as leaves sides of at least 4.
+
+    >>> [squeezes((1, s, s), None) for s in (8, 9, 28, 32)]
+    [1, 0, 2, 3]
+    """
+    if len(shape) != 3:
+        if levels is not None:
+            raise ValueError(f"levels is for images (C, H, W); this data has shape {shape}: leave it out.")
+        return 0
+    most = halvings(shape[1], shape[2])
+    if levels is None:
+        return min(most, max(0, (min(shape[1:]) // 4).bit_length() - 1))
+    if not 0 <= levels <= most:
+        raise ValueError(
+            f"A {shape[1]} x {shape[2]} image can be squeezed {most} times at most, because both sides must be even "
+            f"each time: expected levels of 0 to {most}, got {levels}."
+        )
+    return levels
+
+
+def arrange(shape: tuple[int, ...], levels: int, couplings: int, step: Step) -> Bijection:
+    """An image flow of `levels` squeezes with `couplings` steps each, or a chain of steps.
+
+    The first layer normalises every value by its own statistics, and every group of steps ends by normalising channels
+    (or columns). Half of the values leave after each level but the last (RealNVP, section 3.6).
+    """
+    start = ActNorm(*shape)
+    per_channel = lambda s: ActNorm(s[0], *[1] * (len(s) - 1))  # noqa: E731
+    if levels == 0:
+        steps = [layer for k in range(couplings) for layer in step(shape, k)]
+        return Chain(start, *steps, per_channel(shape), Flatten(shape))
+    built, inside = [], shape
+    for level in range(levels):
+        inside = Squeeze().shape_out(inside)
+        steps = [layer for k in range(couplings) for layer in step(inside, k)]
+        built.append(Chain(*([start] if level == 0 else []), Squeeze(), *steps, per_channel(inside)))
+        inside = (inside[0] // 2, *inside[1:])
+    return Multiscale(shape, *built)
+
+
+def coupling_step(
+    element: Callable[[], Elementwise], *, squeezed: bool, width: int, depth: int, condition: int
+) -> Step:
+    """Couplings in turn: by channels after a squeeze, else by the colours of a checkerboard; vectors by columns."""
+
+    def step(shape: tuple[int, ...], k: int) -> list[Bijection]:
+        f = element()
+        if len(shape) == 1:
+            return [Coupling(halves(shape[0], k), DenseCoupling(shape, f.size, width, depth, condition), f)]
+        return [Coupling(_keep(shape, k, squeezed), ConvCoupling(shape[0], f.size, width, depth, condition), f)]
+
+    return step
+
+
+def _keep(shape: tuple[int, ...], k: int, squeezed: bool) -> Tensor:
+    """Unsqueezed images of several channels alternate pairs of checkerboards with pairs of halves of the channels."""
+    if squeezed or (shape[0] > 1 and k % 4 > 1):
+        return halves(shape[0], k if squeezed else k - 2).view(-1, 1, 1)
+    return checkerboard(shape[1], shape[2], k)
+
+
+def default_sizes(shape: tuple[int, ...], couplings: int, width: int, depth: int) -> tuple[int, int]:
+    """(couplings, width), 0 replaced by what fits: 4 a level with 32 channels for images, 8 with 128 units for rows."""
+    if couplings < 0 or width < 0:
+        raise ValueError(f"Expected couplings and width >= 0 (0: chosen by the data), got {couplings} and {width}.")
+    if depth < 0:
+        raise ValueError(f"Expected depth >= 0 residual blocks, got {depth}.")
+    image = len(shape) == 3
+    return couplings or (4 if image else 8), width or (32 if image else 128)

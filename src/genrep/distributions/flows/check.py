@@ -1,0 +1,181 @@
+"""The gate: what a layer must prove before it may stand in a flow."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from genrep.contracts import seeded
+from genrep.distributions.flows.bijection import Bijection
+
+EPSILON = torch.finfo(torch.float64).eps
+
+
+def check_bijection(
+    layer: Bijection,
+    shape: Sequence[int],
+    *,
+    condition: int = 0,
+    edges: Sequence[float] = (0.0,),
+    scale: float = 1.0,
+    batch: int = 4,
+    seed: int = 0,
+) -> None:
+    """Check a bijection over events of `shape`, and raise a ValueError that lists all that is wrong.
+
+    On a copy in eval mode, at `batch` points of standard deviation `scale` and at `edges` (values where the map
+    changes its form: the ends of a spline's box): the log-determinant against autograd's Jacobian, and that against
+    finite differences; the round trip both ways, with opposite log-determinants; float32 against float64; examples
+    that do not depend on each other; finite gradients. Then again with every parameter drawn from N(0, std^2), std 5,
+    10 and 20.
+
+    Tolerances are those of float64 rounding times the condition number of the Jacobian; where it is beyond 1e10, only
+    finiteness is asked for.
+
+    >>> from genrep.distributions.flows.reshape import Squeeze
+    >>> check_bijection(Squeeze(), (1, 4, 4))
+    """
+    wrong: list[str] = []
+    layer = copy.deepcopy(layer).eval()
+    with seeded(seed):
+        x = scale * torch.randn(batch, *shape, dtype=torch.float64)
+        x = torch.cat([x, *[torch.full((1, *shape), e, dtype=torch.float64) for e in edges]])
+        c = torch.randn(len(x), condition, dtype=torch.float64) if condition else None
+        _Gate(layer, x, c, wrong, "").check()
+        for std in (5, 10, 20):
+            with torch.no_grad():
+                for parameter in layer.parameters():
+                    parameter.copy_(std * torch.randn(parameter.shape))
+            _Gate(layer, x, c, wrong, f"parameters of std {std}: ").check()
+    if wrong:
+        raise ValueError(f"{type(layer).__name__} is not a bijection to rely on:\n- " + "\n- ".join(wrong))
+
+
+class Local(NamedTuple):
+    """A layer at some points: image, claimed log-determinant, Jacobian (B, D, D) and its condition number."""
+
+    z: Tensor
+    log_det: Tensor
+    jacobian: Tensor
+    conditioning: Tensor
+
+    def tolerance(self) -> Tensor:
+        return 1e-9 + 100 * EPSILON * self.jacobian.shape[-1] * self.conditioning
+
+    def tame(self) -> Tensor:
+        return self.conditioning < 1e10
+
+
+class _Gate:
+    """One layer with one set of parameters at the points x; what fails is appended to `wrong`, after `where`."""
+
+    def __init__(self, layer: Bijection, x: Tensor, c: Tensor | None, wrong: list[str], where: str) -> None:
+        self.double, self.single = copy.deepcopy(layer).double(), copy.deepcopy(layer).float()
+        self.x, self.c, self.wrong, self.where = x, c, wrong, where
+
+    def check(self) -> None:
+        with torch.no_grad():
+            z, log_det = self.double(self.x, self.c)
+        if z.shape[1:] != self.double.shape_out(tuple(self.x.shape[1:])) or log_det.shape != (len(self.x),):
+            self.note(f"shapes {tuple(z.shape)} and {tuple(log_det.shape)} are not (B, *shape_out) and (B,)")
+            return
+        if not self.finite("values or log-determinants", z, log_det):
+            return
+        at = self.local(self.x)
+        if not self.finite("gradients of the map", at.jacobian):
+            return
+        slogdet = torch.linalg.slogdet(at.jacobian).logabsdet
+        self.compare("log-determinant against autograd", log_det, slogdet, at.tame(), at.tolerance())
+        self.check_differences(at)
+        self.check_round_trip(at)
+        self.check_independence(at)
+        self.check_float32("map", self.x, at)
+        self.check_float32("inverse", torch.randn_like(z), None)
+
+    def note(self, what: str) -> None:
+        self.wrong.append(self.where + what)
+
+    def finite(self, what: str, *values: Tensor) -> bool:
+        good = all(bool(v.isfinite().all()) for v in values)
+        if not good:
+            self.note(f"{what} are not finite in {values[0].dtype}".replace("torch.", ""))
+        return good
+
+    def compare(self, what: str, got: Tensor, expected: Tensor, counts: Tensor, tolerance: Tensor) -> None:
+        """Note the largest error of (B, ...) relative to 1 + max |expected|, over the examples that count."""
+        size = 1 + expected.abs().view(len(expected), -1).amax(1)
+        error = (got - expected).abs().view(len(got), -1).amax(1)
+        bad = counts & ~(error <= tolerance * size)
+        if bad.any():
+            i = int(torch.where(bad, error / size, -1).nan_to_num(nan=torch.inf).argmax())
+            self.note(f"{what}: off by {float(error[i]):.3g} where {float(tolerance[i] * size[i]):.3g} is allowed")
+
+    def local(self, x: Tensor) -> Local:
+        """Row by row, as if examples were independent, which is checked elsewhere."""
+        x = x.clone().requires_grad_()
+        image, log_det = self.double(x, self.c)
+        z = image.flatten(1)
+        rows = [torch.autograd.grad(z[:, j].sum(), x, retain_graph=True)[0].flatten(1) for j in range(z.shape[1])]
+        jacobian = torch.stack(rows, 1)
+        good = jacobian.isfinite().all()
+        conditioning = torch.linalg.cond(jacobian) if good else torch.full_like(log_det, torch.inf)
+        return Local(image.detach(), log_det.detach(), jacobian, conditioning.nan_to_num(nan=torch.inf).detach())
+
+    def check_differences(self, at: Local) -> None:
+        """Central differences over h = 1e-6, where the slope is below 1e4 and h small in that sense."""
+        h, d, x = 1e-6, self.x[0].numel(), self.x
+        steps = h * torch.eye(d, dtype=x.dtype).view(d, 1, *x.shape[1:])
+        c = None if self.c is None else self.c.repeat(d, 1)
+        with torch.no_grad():
+            ends = [self.double((x + s * steps).flatten(0, 1), c)[0] for s in (1, -1)]
+        numeric = ((ends[0] - ends[1]) / (2 * h)).view(d, len(x), -1).permute(1, 2, 0).contiguous()
+        smooth = at.jacobian.flatten(1).abs().amax(1) < 1e4
+        tolerance = torch.full_like(at.log_det, 1e-4)
+        self.compare("Jacobian against finite differences", numeric, at.jacobian, smooth, tolerance)
+
+    def check_round_trip(self, at: Local) -> None:
+        with torch.no_grad():
+            back, log_det_back = self.double.inverse(at.z, self.c)
+            z = torch.randn_like(at.z)
+            there, log_det_there = self.double.inverse(z, self.c)
+        if not self.finite("values or log-determinants of the inverse", back, log_det_back, there, log_det_there):
+            return
+        size = 1 + at.z.flatten(1).abs().amax(1)
+        self.compare("round trip x, z, x", back, self.x, at.tame(), at.tolerance() * size)
+        self.compare("log-determinant of the inverse", log_det_back, -at.log_det, at.tame(), at.tolerance() * size)
+        again = self.local(there)
+        size = 1 + there.flatten(1).abs().amax(1)
+        self.compare("round trip z, x, z", again.z, z, again.tame(), again.tolerance() * size)
+        self.compare(
+            "log-determinant after the inverse", again.log_det, -log_det_there, again.tame(), again.tolerance() * size
+        )
+
+    def check_independence(self, at: Local) -> None:
+        """The first example alone, and beside others that are large."""
+        for name, some in (("alone", self.x[:1]), ("among large ones", torch.cat([self.x[:1], 1e3 * self.x[1:]]))):
+            with torch.no_grad():
+                z, log_det = self.double(some, None if self.c is None else self.c[: len(some)])
+            same = [torch.allclose(a[:1], b[:1], 1e-8, 1e-8) for a, b in ((z, at.z), (log_det, at.log_det))]
+            if not all(same):
+                self.note(f"an example {name} is mapped differently")
+
+    def check_float32(self, name: str, point: Tensor, at: Local | None) -> None:
+        """Finite with finite gradients; close to float64, given `at`, where the condition number is below 1e3."""
+        start = point.float().requires_grad_()
+        direction = self.single.forward if name == "map" else self.single.inverse
+        value, log_det = direction(start, None if self.c is None else self.c.float())
+        if not self.finite(f"values or log-determinants of the {name}", value, log_det):
+            return
+        if at is not None:
+            counts, tolerance = at.conditioning < 1e3, 1e-5 * (1 + at.conditioning)
+            self.compare("float32 against float64", value.detach().double(), at.z, counts, tolerance)
+            self.compare(
+                "float32 log-determinant against float64", log_det.detach().double(), at.log_det, counts, tolerance
+            )
+        inputs = [start, *self.single.parameters()]
+        gradients = torch.autograd.grad(value.sum() + log_det.sum(), inputs, allow_unused=True)
+        self.finite(f"gradients of the {name}", *[g for g in gradients if g is not None])

@@ -1,0 +1,124 @@
+"""Flows: a base distribution seen through a bijection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
+
+from genrep.contracts import Conditional, DataSpec, Domain, Inference, Way
+from genrep.distributions.basic import Point
+from genrep.distributions.domains import Logit, Standard
+from genrep.distributions.flows.bijection import Bijection, Mapped
+from genrep.distributions.latent import StandardNormal
+from genrep.nets.condition import encode_condition
+
+
+class Transformed(Distribution):
+    """x with f(x; c) ~ base: log p(x) = log p_base(f(x; c)) + log |det df/dx|, (B,) nats.
+
+    `shape`: the event; `c`: (B, C), one condition for each example of the batch, or None. `batch`: B, or None where
+    the batch shape is ().
+    """
+
+    has_rsample = True
+
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        return {}
+
+    def __init__(
+        self, base: Distribution, bijection: Bijection, shape: tuple[int, ...], c: Tensor | None, batch: int | None
+    ) -> None:
+        super().__init__(torch.Size(() if batch is None else (batch,)), torch.Size(shape), validate_args=False)
+        self.base, self.bijection, self.c = base, bijection, c
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        leading = torch.Size((*sample_shape, *self.batch_shape))
+        z = self.base.rsample(torch.Size(sample_shape) if self.base.batch_shape else leading)
+        x, _ = self.bijection.inverse(z.reshape(leading.numel(), *self.base.event_shape), self._conditions(leading, z))
+        return x.reshape(*leading, *self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        leading = value.shape[: value.ndim - len(self.event_shape)]
+        if value.shape[len(leading) :] != self.event_shape:
+            raise ValueError(f"Expected values of shape (..., {tuple(self.event_shape)}), got {tuple(value.shape)}.")
+        x = value.reshape(leading.numel(), *self.event_shape)
+        z, log_det = self.bijection(x, self._conditions(leading, x))
+        return self.base.log_prob(z.reshape(*leading, *self.base.event_shape)) + log_det.reshape(leading)
+
+    def _conditions(self, leading: torch.Size, like: Tensor) -> Tensor | None:
+        if self.c is None:
+            return None
+        width = self.c.shape[-1]
+        return self.c.to(like.dtype).expand(*leading, width).reshape(leading.numel(), width)
+
+
+class Flow(Conditional):
+    """p(x | y) = p_base(f(x; y)) |det df/dx| with a bijection f; exact density, samples by its inverse.
+
+    `shape`: the event of x; `condition`: the width of y, 0 if unread.
+    """
+
+    def __init__(self, base: Conditional, bijection: Bijection, shape: tuple[int, ...], condition: int = 0) -> None:
+        super().__init__()
+        self.base, self.bijection, self.shape = base, bijection, shape
+        self.condition_width, self.reads_y = condition, condition > 0
+
+    def forward(self, *, y: Tensor | None = None) -> Transformed:
+        c = self._encoded(y, y if y is not None else next(self.parameters()).flatten()[:1])
+        return Transformed(self.base(), self.bijection, self.shape, c, None if y is None else len(y))
+
+    def likelihood(self, z: Tensor, *, y: Tensor | None = None) -> Point:
+        """The point x with f(x; y) = z: (B, *z) -> (B, *x)."""
+        return Point(self.bijection.inverse(z, self._encoded(y, z))[0])
+
+    def inward(self, x: Tensor, *, y: Tensor | None = None) -> Mapped:
+        """f(x; y) and its log-determinant."""
+        return self.bijection(x, self._encoded(y, x))
+
+    def likelihoods(self, inference: Inference) -> Mapping[str, Way]:
+        """exact: the change of variables."""
+        return {"exact": Way(lambda x, y: self(y=y).log_prob(x), "exact", "density")}
+
+    def _encoded(self, y: Tensor | None, like: Tensor) -> Tensor | None:
+        if not self.reads_y:
+            return None
+        c = encode_condition(y, self.condition_width, like)
+        if c.shape[1] != self.condition_width:
+            raise ValueError(f"Expected a condition of width {self.condition_width}, got {tuple(c.shape)}.")
+        return c.to(like.dtype) if like.is_floating_point() else c
+
+
+class Inverse(Conditional):
+    """q(z | x, y): all mass at z = f(x; y), the exact inverse of sampling."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow, self.reads_y = flow, flow.reads_y
+
+    def forward(self, x: Tensor, *, y: Tensor | None = None) -> Point:
+        return Point(self.flow.inward(x, y=y)[0])
+
+
+class FlowParts(NamedTuple):
+    """What a model that is one flow consists of."""
+
+    flow: Flow
+    inference: Inference
+    domain: Domain
+
+
+def flow_parts(data: DataSpec, bijection: Bijection, condition: int = 0) -> FlowParts:
+    """The flow from N(0, I), its inverse as the posterior, and the domain: logits of levels, or standard units.
+
+    Levels are squeezed by 1e-5 only before the logit (RealNVP: 0.05): the cells of black and white then become tails
+    of a logistic distribution rather than spikes, which a flow fits sooner.
+    """
+    flow = Flow(StandardNormal(*bijection.shape_out(data.shape)), bijection, data.shape, condition)
+    domain = Standard(data) if data.levels is None else Logit(data.levels, alpha=1e-5)
+    return FlowParts(flow, Inference(latent=Inverse(flow)), domain)

@@ -1,0 +1,133 @@
+"""A measured number and what it takes to believe it: error, interval, sample sizes, protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+import genrep
+
+NAMES_MODEL = frozenset({"model", "run", "checkpoint"})  # protocol keys that may differ between two compared results
+
+
+class Estimate(NamedTuple):
+    """A value with its standard error, interval (low, high, level), sample sizes (real, generated) and protocol.
+
+    `replicates` are jackknife replicates; two results that share them are compared pairwise.
+    """
+
+    value: float
+    standard_error: float
+    interval: tuple[float, float, float]
+    n: tuple[int, int]
+    protocol: dict[str, Any]
+    replicates: tuple[float, ...] = ()
+
+    def asdict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; an unknown error or bound is None."""
+
+        def number(x: float) -> float | None:
+            return x if math.isfinite(x) else None
+
+        low, high, level = self.interval
+        return {
+            "value": number(self.value),
+            "standard_error": number(self.standard_error),
+            "interval": {"low": number(low), "high": number(high), "level": level},
+            "n": {"real": self.n[0], "generated": self.n[1]},
+            "protocol": dict(self.protocol),
+            "replicates": list(self.replicates),
+        }
+
+
+def estimate(
+    value: float,
+    standard_error: float,
+    *,
+    n: tuple[int, int],
+    protocol: Mapping[str, Any] | None = None,
+    degrees: float = math.inf,
+    level: float = 0.95,
+    replicates: Sequence[float] = (),
+    **stated: Any,
+) -> Estimate:
+    """value +- t_{(1 + level)/2} standard_error, with Student's t of `degrees` degrees of freedom.
+
+    `stated`: what the metric itself adds to the caller's protocol (its name, estimator, seed). The version is added.
+
+    >>> tuple(round(x, 3) for x in estimate(1.0, 0.1, n=(10, 10)).interval)
+    (0.804, 1.196, 0.95)
+    """
+    half = standard_error * float(stats.t.ppf((1 + level) / 2, degrees))
+    return Estimate(
+        float(value),
+        float(standard_error),
+        (float(value - half), float(value + half), level),
+        n,
+        {**(protocol or {}), **stated, "version": genrep.__version__},
+        tuple(float(r) for r in replicates),
+    )
+
+
+def jackknifed(value: float, replicates: Sequence[float], **how: Any) -> Estimate:
+    """Delete-group jackknife: se^2 = (G - 1)/G sum_g (r_g - mean r)^2, interval from Student's t with G - 1 degrees.
+
+    `value` is not moved by the jackknife's own bias correction. Reference: Shao & Tu (1995), section 2.3.
+
+    >>> x = [1.0, 2.0, 4.0]  # of a mean, the jackknife gives the usual standard error s / sqrt(n)
+    >>> round(jackknifed(sum(x) / 3, [3.0, 2.5, 1.5], n=(3, 0)).standard_error, 6)
+    0.881917
+    """
+    r = torch.tensor(replicates, dtype=torch.float64)
+    g = len(r)
+    error = math.sqrt((g - 1) / g * float(((r - r.mean()) ** 2).sum()))
+    return estimate(value, error, degrees=g - 1, replicates=replicates, **how)
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b, paired over jackknife replicates where both have them, otherwise as of independent results.
+
+    Raises ValueError, naming the keys, when the protocols differ in anything but the model.
+    """
+    keys = (a.protocol.keys() | b.protocol.keys()) - NAMES_MODEL
+    differing = [
+        k for k in sorted(keys) if k not in a.protocol or k not in b.protocol or a.protocol[k] != b.protocol[k]
+    ]
+    differing += ["n"] if a.n != b.n else []
+    differing += ["level"] if a.interval[2] != b.interval[2] else []
+    if differing:
+        raise ValueError(
+            f"Two results compare only under one protocol; these differ in {differing}. Measure both alike."
+        )
+    names = {k: (a.protocol.get(k), b.protocol.get(k)) for k in sorted(NAMES_MODEL & (a.protocol.keys() | b.protocol))}
+    shared = {k: v for k, v in a.protocol.items() if k not in NAMES_MODEL and k != "version"}
+    how: dict[str, Any] = {"n": a.n, "protocol": {**shared, **names}, "level": a.interval[2]}
+    if a.replicates and len(a.replicates) == len(b.replicates):
+        return jackknifed(a.value - b.value, [x - y for x, y in zip(a.replicates, b.replicates, strict=True)], **how)
+    return estimate(a.value - b.value, math.hypot(a.standard_error, b.standard_error), **how)
+
+
+class NullCheck(NamedTuple):
+    """A distance between two halves of the real data, and whether zero lies in its interval."""
+
+    estimate: Estimate
+    passed: bool
+
+
+def null_check(metric: Callable[..., Estimate], real: Tensor, *, seed: int = 0, **how: Any) -> NullCheck:
+    """Real half against real half: a distance whose interval misses zero here is not to be believed.
+
+    `metric` is called as metric(real=, generated=, **how); rows are shuffled with `seed` before they are split.
+    """
+    if len(real) < 4:
+        raise ValueError(f"Expected at least 4 rows to split in halves, got {len(real)}.")
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed)).to(real.device)
+    half = len(real) // 2
+    found = metric(real=real[order[:half]], generated=real[order[half : 2 * half]], **how)
+    low, high, _ = found.interval
+    return NullCheck(found, low <= 0 <= high)

@@ -1,0 +1,109 @@
+"""Denoising diffusion."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from genrep.contracts import DataSpec, Inference, Model
+from genrep.distributions.diffusion import Denoiser, Diffusion, NetworkFeatures, Prediction, Variance
+from genrep.distributions.domains import domain_for
+from genrep.distributions.processes import VariancePreserving
+from genrep.distributions.schedules import Chain, ScheduleName, named
+from genrep.models import recipe
+from genrep.nets.condition import condition_width
+from genrep.nets.conv import default_depth
+from genrep.nets.residual import ResidualMLP
+from genrep.nets.unet import UNet
+from genrep.objectives.denoising import Denoising, LossName
+
+
+@recipe(
+    family="diffusion",
+    reference="Ho, Jain & Abbeel (2020), arXiv:2006.11239; Nichol & Dhariwal (2021), arXiv:2102.09672",
+)
+def ddpm(
+    data: DataSpec,
+    *,
+    steps: int = 250,
+    schedule: ScheduleName = "cosine",
+    loss: LossName = "hybrid",
+    prediction: Prediction = "epsilon",
+    variance: Literal["auto", "learnt", "beta", "posterior"] = "auto",
+    width: int = 0,
+    multipliers: tuple[int, ...] = (),
+    blocks: int = 0,
+    attention: int = 8,
+    dropout: float = 0.0,
+    conditional: bool = False,
+) -> Model:
+    """Denoising diffusion: x_T ~ N(0, I), each step back to x_0 a Gaussian around what a network denoises.
+
+    Trains the network to predict the noise in x_t = a_t x_0 + s_t eps; its bound on log p(x) sums T terms, each of which
+    is one network evaluation. A U-Net for images, a residual network for vectors.
+
+    Args:
+        steps: T; training costs the same for any.
+        schedule: How fast the signal falls: linear in beta, or cosine.
+        loss: simple: squared error; vlb: the bound; hybrid: squared error, and the bound for the variance.
+        prediction: What the network predicts: epsilon, x0 or v.
+        variance: Of the reverse steps: learnt (between the other two), beta, or posterior; auto: learnt unless
+            loss=simple, where it is posterior.
+        width: Channels of the first level, or units of a dense layer; 0: 32 or 256.
+        multipliers: Channels of each level in units of width; empty: 1, 2, 2, ... down to a side of 4 to 7.
+        blocks: Residual blocks per level, or in all for vectors; 0: 1 or 4.
+        attention: Levels whose shorter side is at most this attend over their pixels; 0: none.
+        dropout: Probability, in the residual blocks.
+        conditional: The network reads the label or condition.
+    """
+    if variance == "auto":
+        variance = "posterior" if loss == "simple" else "learnt"
+    if (loss == "simple") is (variance == "learnt") and loss != "vlb":
+        raise ValueError(f"loss={loss} does not fit variance={variance}: simple trains no variance, hybrid needs one.")
+    condition = condition_width(data, conditional)
+    net = network(data, 2 if variance == "learnt" else 1, width, multipliers, blocks, attention, dropout, condition)
+    chain = Chain(named(schedule, steps))
+    process = VariancePreserving(chain)
+    return Model(
+        data,
+        Diffusion(Denoiser(net, process, prediction, variance, condition), chain, data.shape, data.levels),
+        Inference(process=process, features=NetworkFeatures(net, condition)),
+        Denoising(loss, prediction),
+        domain=domain_for(data),
+        training={"lr": 1e-3, "ema": 0.999},
+    )
+
+
+def network(
+    data: DataSpec,
+    outputs: int,
+    width: int,
+    multipliers: tuple[int, ...],
+    blocks: int,
+    attention: int,
+    dropout: float,
+    condition: int,
+) -> nn.Module:
+    """A denoiser with `outputs` values for each of the data: a U-Net for images, dense otherwise."""
+    if min(width, blocks, attention, *multipliers, 0) < 0 or 0 in multipliers:
+        raise ValueError("Expected width, blocks and attention >= 0 (0: chosen by the data), and multipliers >= 1.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
+    channels = outputs * data.shape[0]
+    if len(data.shape) != 3:
+        if multipliers:
+            raise ValueError(f"multipliers needs images (C, H, W), this data has shape {data.shape}; use width, blocks.")
+        return ResidualMLP(
+            data.shape, channels, width=width or 256, blocks=blocks or 4, dropout=dropout, condition=condition
+        )
+    return UNet(
+        data.shape,
+        channels,
+        width=width or 32,
+        multipliers=multipliers or (1, *[2] * default_depth(*data.shape[1:])),
+        blocks=blocks or 1,
+        attention=attention,
+        dropout=dropout,
+        condition=condition,
+    )

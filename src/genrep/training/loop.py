@@ -1,0 +1,257 @@
+"""`fit`: the one training loop, with exact resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from genrep import storage
+from genrep.contracts import Data, Model, Recipe, evaluating
+from genrep.training import checkpoint
+from genrep.training.log import Bar, Log, Record, Window
+from genrep.training.measure import fastest
+from genrep.training.noise import reseed
+from genrep.training.settings import Settings
+from genrep.training.trainer import Mode, Trainer, part
+
+_PROBATION = 100  # updates after which every parameter that an objective claims must have got a gradient
+_HELD_OUT = 2048  # examples of the validation split that the held-out loss looks at
+
+
+class Outcome(NamedTuple):
+    """What a fit did."""
+
+    steps: int  # updates of this stage done in all, earlier parts of the run included
+    stopped_early: bool
+    settings: Settings  # as resolved
+    mode: Mode
+    log: list[Record]
+
+
+@dataclasses.dataclass
+class _Progress:
+    """What a checkpoint keeps besides tensors."""
+
+    best: float = float("inf")
+    misses: int = 0
+    best_weights: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+def fit(
+    model: Model,
+    data: Data,
+    settings: Settings,
+    *,
+    validation: Data | None = None,
+    folder: Path | None = None,
+    stage: int = 0,
+    mode: Mode | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Outcome:
+    """Train one stage of a model in place; afterwards it holds the averaged weights and is in eval mode.
+
+    Args:
+        model: What to train; its parameters are changed in place.
+        data: The training split.
+        settings: How; what is None there is filled in from the model's suggestions.
+        validation: Held-out data, needed for `settings.validate_every`.
+        folder: Where `log.jsonl` and `checkpoints/` go; None: nowhere.
+        stage: Which of the model's objectives.
+        mode: The arithmetic; None: what the settings say, measured where they leave it open.
+        resume: Continue from the newest checkpoint in `folder`, bit for bit.
+        progress: Show a bar on a terminal.
+        about: More for the header of the checkpoints.
+
+    Raises:
+        ValueError: Settings that do not fit, a checkpoint of another model, or parameters that no gradient reaches.
+        FloatingPointError: A term or gradient that is not finite; the last checkpoint is kept.
+        KeyboardInterrupt: After Ctrl-C, when the update at hand is done and a checkpoint written.
+    """
+    settings = settings.resolved(model, len(data))
+    if settings.validate_every and validation is None:
+        raise ValueError("validate_every needs held-out data; pass validation=.")
+    model.to(settings.device)
+    data = _on_device(data, settings.device)
+    mode = mode or fastest(model, data, settings, stage=stage).mode
+    run = _Run(Trainer(model, data, settings, mode, stage), folder, about or {})
+    if resume:
+        run.resume()
+    run.log = Log(folder, upto=run.trainer.step if resume else -1)
+    held_out = None if validation is None else _on_device(validation, settings.device)
+    title = f"stage {stage}" if len(model.objectives) > 1 else "training"
+    with torch.random.fork_rng(), Bar(title, settings.steps, run.trainer.step, shown=progress) as bar:
+        stopped = run.go(bar, held_out)
+    run.finish()
+    return Outcome(run.trainer.step, stopped, settings, mode, run.log.records)
+
+
+def _on_device(data: Data, device: str) -> Data:
+    to: Callable[[str], Data] | None = getattr(data, "to", None)
+    return data if to is None else to(device)
+
+
+class _Run:
+    """A trainer with its log, its checkpoints and the watch over its health."""
+
+    def __init__(self, trainer: Trainer, folder: Path | None, about: dict[str, Any]) -> None:
+        self.trainer, self.settings = trainer, trainer.settings
+        self.folder = None if folder is None else folder / "checkpoints"
+        self.about, self.state, self.window = about, _Progress(), Window()
+        self.log, self.marked = Log(None), (0, 0.0)
+
+    def go(self, bar: Bar, validation: Data | None) -> bool:
+        """Updates until the steps are done (False) or patience ends (True)."""
+        t, s = self.trainer, self.settings
+        saved = time.perf_counter()
+        self.marked = (t.step, saved)
+        with _interruptible() as interrupted:
+            while t.step < s.steps and not self._out_of_patience():
+                step = t.step
+                self.window.add(step, t.update())
+                record = None
+                if t.step == _PROBATION:
+                    self._check_reach()
+                if t.step % s.log_every == 0:
+                    record = self._line()
+                if s.validate_every and validation is not None and t.step % s.validate_every == 0:
+                    self._validate(validation)
+                bar.advance(t.step, record)
+                if interrupted() or time.perf_counter() - saved > s.checkpoint_seconds:
+                    self.save()
+                    saved = time.perf_counter()
+                if interrupted():
+                    raise KeyboardInterrupt
+        return t.step < s.steps
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.settings.patience) and self.state.misses >= self.settings.patience
+
+    def _check_reach(self) -> None:
+        if names := self.trainer.untrained():
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            raise ValueError(
+                f"No gradient reached {shown} in {_PROBATION} updates, though the objective claims to learn them. "
+                "The parts do not fit together: check what the objective computes and its `learns`."
+            )
+
+    def _line(self) -> Record:
+        self.window.check()
+        t, s, now = self.trainer, self.settings, time.perf_counter()
+        speed = (t.step - self.marked[0]) * (s.batch or 1) * s.accumulate / (now - self.marked[1])
+        rates = {player: o.param_groups[0]["lr"] for player, o in t.optimisers.items()}
+        record: Record = {"step": t.step, "terms": self.window.means(), "lr": rates, "images_per_second": speed}
+        if t.step % s.log_every:
+            record["partial"] = True
+        self.log.append(record)
+        self.window.clear()
+        self.marked = (t.step, now)
+        return record
+
+    def _weights(self) -> dict[str, Tensor]:
+        average = self.trainer.average
+        found = storage.state(self.trainer.model) | ({} if average is None else average.tensors())
+        return {name: t.detach().clone() for name, t in found.items()}
+
+    def _validate(self, validation: Data) -> None:
+        loss = held_out_loss(self.trainer, validation)
+        self.log.append({"step": self.trainer.step, "validation": loss})
+        if loss < self.state.best:
+            self.state.best, self.state.misses = loss, 0
+            if self.settings.patience:
+                self.state.best_weights = self._weights()
+        else:
+            self.state.misses += 1
+
+    def save(self) -> None:
+        """A checkpoint of a state that is known to be finite."""
+        self.window.check()
+        if self.folder is None:
+            return
+        t, tensors = self.trainer, self.trainer.tensors() | self.window.tensors()
+        tensors |= {f"best/{name}": w for name, w in self.state.best_weights.items()}
+        recipe = t.model.recipe
+        about = self.about | {
+            "step": t.step, "stage": t.stage, "settings": dataclasses.asdict(self.settings), "mode": t.mode._asdict(),
+            "window": self.window.steps, "misses": self.state.misses,
+            "best": self.state.best if self.state.best < float("inf") else None,
+            "recipe": None if recipe is None else recipe._asdict(), "data": t.model.data._asdict(),
+        }  # fmt: skip
+        checkpoint.write(self.folder, t.step, tensors, about)
+
+    def resume(self) -> None:
+        if self.folder is None:
+            raise ValueError("resume=True needs the folder of the run.")
+        path, (tensors, about) = checkpoint.newest(self.folder)
+        if about["stage"] != self.trainer.stage:
+            raise ValueError(f"{path.name} belongs to stage {about['stage']}, expected stage {self.trainer.stage}.")
+        self.trainer.restore(tensors, about["step"], source=path.name)
+        if self.trainer.step >= _PROBATION:
+            self.trainer.unreached.clear()
+        self.window.load(part(tensors, "window/"), about["window"])
+        best = float("inf") if about["best"] is None else about["best"]
+        self.state = _Progress(best, about["misses"], part(tensors, "best/"))
+
+    def finish(self) -> None:
+        """Write the last checkpoint and what is left of the log; leave the best or averaged weights in the model."""
+        self.save()
+        if self.window.values:
+            self._line()
+        t = self.trainer
+        if self.state.best_weights:
+            storage.restore(t.model, self.state.best_weights, "the best weights")
+        elif t.average is not None:
+            t.average.into_live()
+        t.model.requires_grad_(True)  # noqa: FBT003
+        t.model.eval()
+
+
+def held_out_loss(trainer: Trainer, validation: Data) -> float:
+    """Mean total of the model's player on held-out data, with the averaged weights, always with the same noise."""
+    model, total, count = trainer.model, 0.0, 0
+    applied = trainer.average.applied() if trainer.average is not None else nullcontext()
+    with torch.no_grad(), evaluating(model), applied:
+        n = min(len(validation), _HELD_OUT)
+        for i, index in enumerate(torch.arange(n).split(trainer.settings.batch or 1)):
+            reseed(trainer.device, trainer.settings.seed, trainer.stage, i)
+            loss, _ = trainer.loss(trainer.batch(validation, index), "model")
+            total, count = total + loss.item() * len(index), count + len(index)
+    return total / count
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C inside only raises a flag, so that an update is never cut in half; a second one interrupts at once."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag.is_set
+        return
+
+    def handle(*_: object) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield flag.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def restored(folder: Path, build: Callable[[Recipe, Any], Model]) -> tuple[Model, dict[str, Any]]:
+    """The model of a run folder with its averaged (or best) weights, made by `build(recipe, data)`."""
+    path, (tensors, about) = checkpoint.newest(folder / "checkpoints")
+    model = build(Recipe(**about["recipe"]), about["data"])
+    chosen = part(tensors, "best/") or part(tensors, "model/") | part(tensors, "ema/")
+    storage.restore(model, chosen, path.name)
+    return model.eval(), about

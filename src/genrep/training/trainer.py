@@ -1,0 +1,184 @@
+"""One stage of training: parameters, optimisers and average, one update at a time.
+
+Update k of player turns[k % len(turns)] is a function of the state before it and of (seed, stage, rank, k): its batch
+comes from the order of the data, its noise from a generator set at its start. So any saved state continues exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from genrep import storage
+from genrep.contracts import Batch, Data, Model, Objective, Terms
+from genrep.data.batches import Order
+from genrep.training.average import Average
+from genrep.training.noise import reseed
+from genrep.training.settings import Settings
+
+
+class Mode(NamedTuple):
+    """How the arithmetic is done; it changes speed and rounding, never the method."""
+
+    bfloat16: bool = False
+    channels_last: bool = False
+    compile: bool = False
+
+
+class Trainer:
+    """Everything that changes during a stage. `settings` are resolved: nothing in them is None."""
+
+    def __init__(self, model: Model, data: Data, settings: Settings, mode: Mode, stage: int = 0) -> None:
+        self.model, self.data, self.settings, self.stage = model, data, settings, stage
+        self.objective: Objective = model.objectives[stage]  # pyright: ignore[reportAttributeAccessIssue]
+        self.turns = self.objective.turns
+        self.device = torch.device(settings.device)
+        self.learnable = {player: model.learnable(stage, player) for player in set(self.turns)}
+        for player, parameters in self.learnable.items():
+            if not parameters:
+                raise ValueError(
+                    f"Player {player!r} of stage {stage} has no parameters under {model.paths(stage, player)}."
+                )
+        self.optimisers = {
+            player: torch.optim.AdamW(parameters.values(), fused=True, **settings.player(model, player))
+            for player, parameters in self.learnable.items()
+        }
+        self.bases = {player: o.param_groups[0]["lr"] for player, o in self.optimisers.items()}
+        self.average = Average(model, settings.ema) if settings.ema else None
+        self.orders = [
+            Order(len(data), batch=settings.batch or 1, rank=v, world=settings.accumulate, seed=settings.seed)
+            for v in range(settings.accumulate)
+        ]
+        self.unreached = {id(p) for parameters in self.learnable.values() for p in parameters.values()}
+        self.step = 0
+        self.player = ""
+        self.use(mode)
+        self._train_mode()
+
+    def use(self, mode: Mode) -> None:
+        """Take this arithmetic from here on."""
+        self.mode = mode
+        self.model.to(memory_format=torch.channels_last if mode.channels_last else torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        loss: Callable[..., tuple[Tensor, Terms]] = self._loss
+        self.loss = torch.compile(self._loss) if mode.compile else loss
+
+    def _train_mode(self) -> None:
+        """Only what some player of this stage learns is in train mode: frozen parts keep their statistics."""
+        self.model.eval()
+        self.objective.training = True
+        for player in self.learnable:
+            for path in self.model.paths(self.stage, player):
+                self.model.get_submodule(path).train()
+
+    def _loss(self, batch: Batch, player: str) -> tuple[Tensor, Terms]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mode.bfloat16):
+            terms = self.model(batch, self.stage, player)
+        return self.objective.total(terms), terms
+
+    def _freeze_others(self, player: str) -> None:
+        if player == self.player:
+            return
+        mine = {id(p) for p in self.learnable[player].values()}
+        for p in self.model.parameters():
+            p.requires_grad_(id(p) in mine)
+        self.player = player
+
+    def update(self) -> dict[str, Tensor]:
+        """One update of the player whose turn it is; returns its terms' means and the norm of its gradient."""
+        player = self.turns[self.step % len(self.turns)]
+        self._freeze_others(player)
+        optimiser, parameters = self.optimisers[player], list(self.learnable[player].values())
+        optimiser.zero_grad()
+        found: list[Terms] = []
+        for rank, order in enumerate(self.orders):
+            reseed(self.device, self.settings.seed, self.stage, rank, self.step)
+            loss, terms = self.loss(self.batch(self.data, order(self.step)), player)
+            (loss / len(self.orders)).backward()
+            found.append({name: t.detach().float().mean() for name, t in terms.items()})
+        if self.unreached:
+            self.unreached -= {id(p) for p in parameters if p.grad is not None and bool(p.grad.any())}
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf)
+        for group in optimiser.param_groups:
+            group["lr"] = self.bases[player] * self.settings.rate(self.step)
+        optimiser.step()
+        if self.average is not None and player == "model":
+            self.average.update()
+        self.step += 1
+        names = dict.fromkeys(name for terms in found for name in terms)
+        means = {name: torch.stack([terms[name] for terms in found if name in terms]).mean() for name in names}
+        return means | {"gradient_norm" if player == "model" else f"gradient_norm/{player}": norm.detach()}
+
+    def batch(self, data: Data, index: Tensor) -> Batch:
+        """Those examples on the device of training, in its memory layout."""
+        batch = data[index]
+        x = batch.x.to(self.device, non_blocking=True)
+        if self.mode.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return Batch(x, None if batch.y is None else batch.y.to(self.device, non_blocking=True))
+
+    def untrained(self) -> list[str]:
+        """Names of the parameters that an objective claims to learn and no gradient has reached so far."""
+        return [n for p in self.learnable.values() for n, w in p.items() if id(w) in self.unreached]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that an exact continuation needs, by name."""
+        state = {f"model/{name}": t for name, t in storage.state(self.model).items()}
+        if self.average is not None:
+            state |= {f"ema/{name}": w for name, w in self.average.tensors().items()}
+        for player, parameters in self.learnable.items():
+            for name, p in parameters.items():
+                slots = self.optimisers[player].state.get(p, {})
+                state |= {f"optimiser/{player}/{name}/{slot}": t for slot, t in slots.items()}
+        return state
+
+    def restore(self, tensors: dict[str, Tensor], step: int, *, source: str) -> None:
+        """Continue from `tensors` at update `step`; a ValueError where they do not fit."""
+        storage.restore(self.model, part(tensors, "model/"), source)
+        if self.average is not None:
+            turns = [self.turns[k % len(self.turns)] for k in range(len(self.turns))]
+            rounds, rest = divmod(step, len(turns))
+            done = rounds * turns.count("model") + turns[:rest].count("model")
+            self.average.load(part(tensors, "ema/"), done)
+        for player, parameters in self.learnable.items():
+            slots: dict[str, dict[str, Tensor]] = {}
+            for key, t in part(tensors, f"optimiser/{player}/").items():
+                name, slot = key.rsplit("/", 1)
+                slots.setdefault(name, {})[slot] = t
+            if slots and slots.keys() != parameters.keys():
+                raise ValueError(f"{source} does not fit this model: its optimiser knows other parameters.")
+            state: Any = self.optimisers[player].state
+            state.clear()
+            for name, found in slots.items():
+                p = parameters[name]
+                state[p] = {k: _laid_out_like(p, t) for k, t in found.items()}
+        self.step = step
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Updates inside leave no trace: state, step and what gradients reached are as before."""
+        kept, step, unreached = (
+            {k: t.detach().clone() for k, t in self.tensors().items()},
+            self.step,
+            set(self.unreached),
+        )
+        try:
+            yield
+        finally:
+            self.restore(kept, step, source="the state before")
+            self.unreached = unreached
+
+
+def _laid_out_like(parameter: Tensor, slot: Tensor) -> Tensor:
+    """A copy on the parameter's device; moments in its memory layout, because the fused kernel walks them together."""
+    if slot.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=slot.dtype, requires_grad=False).copy_(slot)
+    return slot.to(parameter.device, copy=True)
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
