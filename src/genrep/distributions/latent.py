@@ -40,12 +40,25 @@ class Ancestral(Distribution):
         self.draw, self.batch = draw, batch
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        with torch.no_grad():
+            return self.drawn(sample_shape)
+
+    def drawn(self, sample_shape: torch.Size | tuple[int, ...]) -> Tensor:
+        """Draws that keep whatever gradient `draw` has."""
         n = torch.Size(sample_shape).numel()
         if self.batch is not None and n != 1:
             raise ValueError("With a condition there is one draw for each example; repeat the condition instead.")
-        with torch.no_grad():
-            x = self.draw(self.batch or n)
+        x = self.draw(n if self.batch is None else self.batch)
         return x if self.batch is not None else x.reshape(*sample_shape, *x.shape[1:])
+
+
+class Reparametrised(Ancestral):
+    """What can be drawn, with gradients to what made it, but not scored."""
+
+    has_rsample = True
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        return self.drawn(sample_shape)
 
 
 def rate(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:

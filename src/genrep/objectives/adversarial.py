@@ -55,6 +55,12 @@ def gradient_penalty(critic: Callable[..., Tensor], real: Tensor, fake: Tensor, 
     return (slope.flatten(1).norm(dim=1) - 1).square()
 
 
+def judged(critic: nn.Module, loss: Loss, real: Tensor, fake: Tensor, y: Tensor | None) -> Terms:
+    """The critic's terms, (B,) each, from one pass over both halves."""
+    on_real, on_fake = critic(torch.cat([real, fake]), None if y is None else torch.cat([y, y])).chunk(2)
+    return {"critic": loss.real(on_real) + loss.fake(on_fake), "accuracy": (on_real > on_fake).float()}
+
+
 class Adversarial(Objective):
     """The generative part against a critic D, in alternate updates (Goodfellow et al., 2014, eq. 1).
 
@@ -80,10 +86,8 @@ class Adversarial(Objective):
         return self.judge(model.domain.inward(batch.x), fake, batch.y)
 
     def judge(self, real: Tensor, fake: Tensor, y: Tensor | None) -> Terms:
-        """The critic's terms; one pass over both halves."""
-        both = self.critic(torch.cat([real, fake]), None if y is None else torch.cat([y, y]))
-        on_real, on_fake = both.chunk(2)
-        return {"critic": self.loss.real(on_real) + self.loss.fake(on_fake), "accuracy": (on_real > on_fake).float()}
+        """The critic's terms."""
+        return judged(self.critic, self.loss, real, fake, y)
 
 
 class WassersteinGP(Adversarial):
