@@ -33,7 +33,7 @@ def sinkhorn_ae(
     width: int = 0,
     depth: int = 0,
     conditional: bool = False,
-    condition_scale: float = 1.0,
+    condition_scale: float = 10.0,
 ) -> Model:
     """Sinkhorn autoencoder: z = encoder(x), matched to the prior by the debiased Sinkhorn divergence.
 

@@ -19,7 +19,7 @@ def wae_gan(
     data: DataSpec,
     *,
     latent: int = 8,
-    matching: float = 30.0,
+    matching: float = 10.0,
     likelihood: LikelihoodName = "squared_error",
     network: NetworkName = "auto",
     width: int = 0,

@@ -22,14 +22,14 @@ def wae_mmd(
     data: DataSpec,
     *,
     latent: int = 8,
-    matching: float = 300.0,
+    matching: float = 1000.0,
     kernel: Literal["imq", "rbf"] = "imq",
     likelihood: LikelihoodName = "squared_error",
     network: NetworkName = "auto",
     width: int = 0,
     depth: int = 0,
     conditional: bool = False,
-    condition_scale: float = 1.0,
+    condition_scale: float = 10.0,
 ) -> Model:
     """Wasserstein autoencoder: z = encoder(x), its distribution matched to N(0, I) by the maximum mean discrepancy.
 

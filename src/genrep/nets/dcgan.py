@@ -81,7 +81,7 @@ def dense_critic(shape: Sequence[int], hidden: Sequence[int], condition: int = 0
     return ScoredFeatures(nn.Sequential(*layers), widths[-1], condition)
 
 
-def lipschitz(net: nn.Module) -> nn.Module:
+def lipschitz(net: ScoredFeatures) -> ScoredFeatures:
     """The network with every weight divided by its largest singular value (Miyato et al., 2018, eq. 8)."""
     for layer in list(net.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -97,7 +97,7 @@ def generator_critic(
     width: int = 0,
     depth: int = 0,
     condition: int = 0,
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[nn.Module, ScoredFeatures]:
     """Generator (B, latent) -> (B, *shape) and critic (B, *shape) -> (B, 1), both with a condition.
 
     The options are those of `encoder_decoder`. Images of integer levels come out in [-1, 1].
