@@ -56,7 +56,7 @@ def test_ms_ssim_bounds_and_constant_images():
     a, b, c1 = 0.2, 0.6, 0.01**2
     weights = (0.0448, 0.2856)  # 28 x 28 leaves two scales
     truth = ((2 * a * b + c1) / (a**2 + b**2 + c1)) ** (weights[1] / sum(weights))
-    found = ms_ssim(torch.full((1, 1, 28, 28), a).double(), torch.full((1, 1, 28, 28), b).double())
+    found = ms_ssim(*(torch.full((1, 1, 28, 28), v, dtype=torch.float64) for v in (a, b)))
     assert float(found) == pytest.approx(truth, rel=1e-9)
     torch.testing.assert_close(ms_ssim(255 * x, 255 * x.flip(3), top=255), ms_ssim(x, x.flip(3)))
     with pytest.raises(ValueError, match="at least 11 x 11"):

@@ -23,8 +23,8 @@ def inception_score(
 ) -> Estimate:
     """Inception score exp E KL(p(y|x) || p(y)) from class probabilities (N, C) of generated images, over splits.
 
-    Between 1 and C. The standard error is that of the mean over splits. The logarithm is biased downwards, by at most
-    about (C - 1) / (2 N/splits), so scores compare only at equal N/splits. Reference: Salimans et al. (2016), section 4.
+    Between 1 and C. The standard error is that of the mean over splits. It is biased downwards: its logarithm by
+    at most about (C - 1) / (2 N/splits), so scores compare only at equal N/splits. Reference: Salimans et al. (2016), section 4.
     """
     p = probabilities.detach().double()
     if p.ndim != 2 or p.shape[1] < 2:
