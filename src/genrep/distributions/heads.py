@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genrep.contracts import Conditional, DataSpec, Domain
-from genrep.distributions.basic import Bernoulli, Cells, Event, Gaussian
+from genrep.distributions.basic import Bernoulli, Cells, Event, Gaussian, Point
 from genrep.distributions.domains import Levels, domain_for
 from genrep.nets.condition import encode_condition
 
@@ -27,6 +27,20 @@ class GaussianHead(Conditional):
         c = encode_condition(y, self.condition_width, x) if self.reads_y else None
         mean, log_std = self.net(x, c).float().unbind(1)
         return Gaussian(mean, log_std.clamp(-10, 10))
+
+
+class PointHead(Conditional):
+    """All mass at net(x, y): a deterministic encoder, or the generator of a model without a likelihood."""
+
+    measure = "improper"
+
+    def __init__(self, net: nn.Module, condition: int = 0) -> None:
+        super().__init__()
+        self.net, self.condition_width, self.reads_y = net, condition, condition > 0
+
+    def forward(self, x: Tensor, *, y: Tensor | None = None) -> Point:
+        c = encode_condition(y, self.condition_width, x) if self.reads_y else None
+        return Point(self.net(x, c).float())
 
 
 class SquaredError(Event):

@@ -54,6 +54,12 @@ def rate(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:
     return q.log_prob(z) - prior.log_prob(z) if closed is None else closed
 
 
+def draws(prior: Distribution, n: int) -> Tensor:
+    """n draws, with their gradients where the prior has them: one for each condition, or n of one law."""
+    shape = () if prior.batch_shape else (n,)
+    return prior.rsample(shape) if prior.has_rsample else prior.sample(shape)
+
+
 class LatentVariable(Conditional):
     """z ~ p(z | y), x ~ p(x | z, y)."""
 
@@ -69,8 +75,7 @@ class LatentVariable(Conditional):
             raise ValueError(f"Expected pixels='mean' or 'draw', got {pixels!r}.")
 
         def draw(n: int) -> Tensor:
-            prior = self.prior(y=y)
-            x = self.likelihood(prior.sample() if prior.batch_shape else prior.sample((n,)), y=y)
+            x = self.likelihood(draws(self.prior(y=y), n), y=y)
             return x.mean if pixels == "mean" else x.sample()
 
         return Ancestral(draw, None if y is None else len(y))

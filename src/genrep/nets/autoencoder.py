@@ -14,6 +14,18 @@ from genrep.nets.mlp import MLP
 NetworkName = Literal["auto", "conv", "dense"]
 
 
+def convolutional(data: DataSpec, network: NetworkName, width: int, depth: int) -> bool:
+    """Whether to take convolutions; a ValueError for options that do not fit the data."""
+    image = len(data.shape) == 3
+    if network == "conv" and not image:
+        raise ValueError(
+            f"network=conv needs images (C, H, W), this data has shape {data.shape}; choose dense or auto."
+        )
+    if width < 0 or depth < 0:
+        raise ValueError(f"Expected width and depth >= 0 (0: chosen by the data), got {width} and {depth}.")
+    return image and network != "dense"
+
+
 def encoder_decoder(
     data: DataSpec,
     code: Sequence[int],
@@ -30,15 +42,8 @@ def encoder_decoder(
     `network`: conv needs images; auto takes it for images and dense networks otherwise. `width`: channels of the first
     convolution or units of a dense layer, 0: 32 or 512. `depth`: halvings or hidden layers, 0: what fits the data.
     """
-    image = len(data.shape) == 3
-    if network == "conv" and not image:
-        raise ValueError(
-            f"network=conv needs images (C, H, W), this data has shape {data.shape}; choose dense or auto."
-        )
-    if width < 0 or depth < 0:
-        raise ValueError(f"Expected width and depth >= 0 (0: chosen by the data), got {width} and {depth}.")
     shape_out = (channels, *data.shape[1:])
-    if network == "dense" or not image:
+    if not convolutional(data, network, width, depth):
         hidden = [width or 512] * (depth or 2)
         return MLP(data.shape, hidden, code, condition), MLP((latent,), hidden, shape_out, condition)
     width, depth = width or 32, depth or default_depth(*data.shape[1:])
