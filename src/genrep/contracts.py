@@ -321,8 +321,9 @@ class Model(nn.Module):
         if self.data.levels is not None:
             if x.is_floating_point():
                 raise ValueError(f"Expected integers in [0, {self.data.levels}), got {x.dtype}.")
-            if x.numel() and (x.min() < 0 or x.max() >= self.data.levels):
-                raise ValueError(f"Expected integers in [0, {self.data.levels}), got {int(x.min())}..{int(x.max())}.")
+            low, high = (int(x.min()), int(x.max())) if x.numel() else (0, 0)  # as int: uint8 takes 256 for 0
+            if low < 0 or high >= self.data.levels:
+                raise ValueError(f"Expected integers in [0, {self.data.levels}), got {low}..{high}.")
         return x.to(self.device)
 
     def condition(self, condition: Any, n: int, part: Conditional | None = None) -> Tensor | None:
