@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from genrep.contracts import DataSpec, Inference, Model
-from genrep.distributions.diffusion import Denoiser, Diffusion, NetworkFeatures, Prediction, Variance
+from genrep.distributions.diffusion import Denoiser, Diffusion, NetworkFeatures, Prediction
 from genrep.distributions.domains import domain_for
 from genrep.distributions.processes import VariancePreserving
 from genrep.distributions.schedules import Chain, ScheduleName, named
@@ -29,7 +29,7 @@ def ddpm(
     steps: int = 250,
     schedule: ScheduleName = "cosine",
     loss: LossName = "hybrid",
-    prediction: Prediction = "epsilon",
+    prediction: Prediction = "v",
     variance: Literal["auto", "learnt", "beta", "posterior"] = "auto",
     width: int = 0,
     multipliers: tuple[int, ...] = (),
@@ -40,14 +40,14 @@ def ddpm(
 ) -> Model:
     """Denoising diffusion: x_T ~ N(0, I), each step back to x_0 a Gaussian around what a network denoises.
 
-    Trains the network to predict the noise in x_t = a_t x_0 + s_t eps; its bound on log p(x) sums T terms, each of which
-    is one network evaluation. A U-Net for images, a residual network for vectors.
+    Trains the network to tell x_0 from x_t = a_t x_0 + s_t eps. Its bound on log p(x) sums T terms, each of which is
+    one network evaluation. A U-Net for images, a residual network for vectors.
 
     Args:
         steps: T; training costs the same for any.
         schedule: How fast the signal falls: linear in beta, or cosine.
         loss: simple: squared error; vlb: the bound; hybrid: squared error, and the bound for the variance.
-        prediction: What the network predicts: epsilon, x0 or v.
+        prediction: What the network predicts: epsilon, x0 or v = a eps - s x0, which is safe at both ends of the chain.
         variance: Of the reverse steps: learnt (between the other two), beta, or posterior; auto: learnt unless
             loss=simple, where it is posterior.
         width: Channels of the first level, or units of a dense layer; 0: 32 or 256.
@@ -93,7 +93,9 @@ def network(
     channels = outputs * data.shape[0]
     if len(data.shape) != 3:
         if multipliers:
-            raise ValueError(f"multipliers needs images (C, H, W), this data has shape {data.shape}; use width, blocks.")
+            raise ValueError(
+                f"multipliers needs images (C, H, W), this data has shape {data.shape}; use width, blocks."
+            )
         return ResidualMLP(
             data.shape, channels, width=width or 256, blocks=blocks or 4, dropout=dropout, condition=condition
         )

@@ -28,7 +28,8 @@ class Denoising(Objective):
     ) -> None:
         self.terms = {"simple": {"simple": 1.0}, "vlb": {"vlb": 1.0}, "hybrid": {"simple": 1.0, "vlb": 0.001}}[loss]
         super().__init__(weights, learns=("generative.denoiser",))
-        self.loss, self.error = loss, error
+        self.loss: LossName = loss
+        self.error: Prediction = error
 
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
         diffusion = cast(Diffusion, model.generative)
