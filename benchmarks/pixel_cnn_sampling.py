@@ -23,15 +23,14 @@ def run() -> Iterator[dict[str, Any]]:
         torch.manual_seed(0)
         model = build("pixel_cnn", DataSpec((1, SIDE, SIDE), levels=256), output=output)
         part: Any = model.generative
-        x, u = torch.rand(N, 1, SIDE, SIDE) * 2 - 1, torch.rand(N, 1, 1, 1, part.draws)
+        x, u = torch.rand(N, 1, SIDE, SIDE) * 2 - 1, torch.rand(N, part.draws)
 
         def cached() -> None:
             model.sample(N, seed=0)  # noqa: B023
 
         def one_row() -> None:
             for j in range(SIDE):
-                features = part.net(x)[:, :, :1, j : j + 1]  # noqa: B023
-                x[:, :, :1, j : j + 1] = part.values(features, x[:, :, :1, j : j + 1]).draw(u)  # noqa: B023
+                x[:, 0, 0, j] = part.values(part.chain(x)[:, 0, 0, j]).draw(u)  # noqa: B023
 
         with torch.no_grad(), evaluating(model):
             ours, rival = alternate(cached, one_row)

@@ -7,9 +7,10 @@ import torch
 from scipy.stats import chisquare
 
 from genrep.contracts import Batch, DataSpec, evaluating
-from genrep.distributions.autoregressive import Autoregressive
+from genrep.distributions.autoregressive import Autoregressive, outputs_of
 from genrep.distributions.domains import Levels
 from genrep.models import build
+from genrep.nets.chain import Pixelwise
 from genrep.nets.masked import GatedNetwork, PlainNetwork
 
 NETWORKS = {"gated": GatedNetwork, "plain": PlainNetwork}
@@ -28,7 +29,8 @@ def loud(module, scale=1.0):
 def part(shape, levels, variant="gated", output="categorical", condition=0, **options):
     data = DataSpec(shape, levels=levels, classes=condition)
     net = NETWORKS[variant](shape[0], 8, options.pop("depth", 3), 3, condition)
-    return loud(Autoregressive(data, net, output, hidden=8, components=3, condition=condition).double(), 2.0)
+    chain = Pixelwise(shape, net, 8, outputs_of(data, output, 3))
+    return loud(Autoregressive(data, chain, output, condition).double(), 2.0)
 
 
 def all_images(shape, levels):
@@ -62,7 +64,7 @@ def test_each_value_sees_all_earlier_ones_and_no_other(output, shape):
     """By gradient: the parameters of value i depend on value j exactly where j < i, the corners included."""
     p, place = part(shape, 4, output=output, depth=7), order(shape).flatten()
     x = torch.rand(1, *shape, dtype=torch.float64).mul(2).sub(1).requires_grad_()
-    out = p.head(p.net(x), x).flatten(1, 3)[0].square().sum(-1)
+    out = p.chain(x).flatten(1, 3)[0].square().sum(-1)
     sees = torch.stack([torch.autograd.grad(o, x, retain_graph=True)[0].flatten() != 0 for o in out])
     assert torch.equal(sees, place[None, :] < place[:, None])
 
@@ -71,7 +73,7 @@ def test_plain_network_is_causal_and_has_a_blind_spot():
     shape = (2, 6, 7)
     p, place = part(shape, 4, "plain", depth=8), order(shape).flatten()
     x = torch.rand(1, *shape, dtype=torch.float64).requires_grad_()
-    out = p.head(p.net(x), x).flatten(1, 3)[0].square().sum(-1)
+    out = p.chain(x).flatten(1, 3)[0].square().sum(-1)
     sees = torch.stack([torch.autograd.grad(o, x, retain_graph=True)[0].flatten() != 0 for o in out])
     allowed = place[None, :] < place[:, None]
     assert not (sees & ~allowed).any()
