@@ -136,11 +136,11 @@ def test_is_zero_at_equality_and_positive_elsewhere(blur):
     x, y = pair()
     x.requires_grad_()
     same = sinkhorn(x, x.detach().flip(0), blur=blur, tolerance=1e-12).value
-    assert abs(float(same)) < 1e-9
+    assert abs(same.item()) < 1e-9
     assert torch.autograd.grad(same, x)[0].abs().max() < 1e-9
     for shift in (1e-3, 1e-1):
-        assert float(sinkhorn(x, x.detach() * (1 + shift), blur=blur, **TIGHT).value) > 0
-    assert float(sinkhorn(x, y, blur=blur, **TIGHT).value) > 0
+        assert sinkhorn(x, x.detach() * (1 + shift), blur=blur, **TIGHT).value.item() > 0
+    assert sinkhorn(x, y, blur=blur, **TIGHT).value.item() > 0
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -183,11 +183,11 @@ def test_a_batch_is_its_members():
 def test_float32_stays_near_float64(blur, bound):
     x, y = pair(200, 200, 16)
     exact, rough = x.clone().requires_grad_(), x.float().requires_grad_()
-    truth = sinkhorn(exact, y, blur=blur, **TIGHT).value
+    truth = sinkhorn(exact, y, blur=blur, tolerance=1e-7).value
     got = sinkhorn(rough, y.float(), blur=blur)
     assert got.value.dtype == torch.float32
     assert got.marginal_error <= 1e-3
-    assert abs(float(got.value / truth) - 1) < 2e-6
+    assert abs(got.value.item() / truth.item() - 1) < 2e-6
     slope, true = torch.autograd.grad(got.value, rough)[0].double(), torch.autograd.grad(truth, exact)[0]
     assert (slope - true).norm() < bound * true.norm()
 
@@ -199,7 +199,7 @@ def test_bfloat16_is_computed_in_float32_even_under_autocast():
         got = sinkhorn_divergence(x, y, blur=0.5)
     got.backward()
     assert got.dtype == torch.float32
-    assert float(got) == float(expected)
+    assert got.item() == expected.item()
     assert x.grad.dtype == torch.bfloat16
 
 
@@ -208,7 +208,7 @@ def test_no_grad_gives_the_same_value():
     with torch.no_grad():
         value = sinkhorn_divergence(x.requires_grad_(), y, blur=0.5)
     assert not value.requires_grad
-    assert float(value) == float(sinkhorn_divergence(x, y, blur=0.5))
+    assert value.item() == sinkhorn_divergence(x, y, blur=0.5).item()
 
 
 def test_a_warm_start_gives_the_same_answer_sooner():

@@ -180,7 +180,7 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def solve(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, problem: _Problem) -> tuple[Tensor, ...]:
         p, eps, tolerance, limit, start, target = problem
-        a, b = _floored(a), _floored(b)
+        inputs, a, b = (x, y, a, b), _floored(a), _floored(b)
         cross = transport(_cost(x, y, p), a, b, eps, tolerance, limit, None if start is None else start.g)
         own = _self_plan(x, a, problem, None if start is None else start.f_self)
         other = None if target is not None else _self_plan(y, b, problem, None if start is None else start.g_self)
@@ -196,7 +196,7 @@ class _Divergence(torch.autograd.Function):
             if other:
                 slopes[1] = slopes[1] - _slope(other, y - centre, y - centre, p)[1]
         slopes[2:] = [cross.f - own.f, g - potential]
-        ctx.save_for_backward(*slopes)
+        ctx.save_for_backward(*slopes, *inputs)
         error = torch.stack([plan.marginal_error for plan in (cross, own, other) if plan]).amax(0)
         count = torch.tensor(max(plan.iterations for plan in (cross, own, other) if plan))
         ctx.mark_non_differentiable(*duals, error, count)
@@ -205,17 +205,17 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         needed = [
-            _FirstOrder.apply(grads[0].reshape(-1, *[1] * (s.ndim - 1)) * s) if need else None
-            for s, need in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+            _FirstOrder.apply(grads[0].reshape(-1, *[1] * (s.ndim - 1)) * s, *ctx.saved_tensors[4:]) if need else None
+            for s, need in zip(ctx.saved_tensors[:4], ctx.needs_input_grad[:4], strict=True)
         ]
         return (*needed, None)
 
 
 class _FirstOrder(torch.autograd.Function):
-    """The identity, where differentiating once more must fail rather than be wrong."""
+    """The identity, tied to the inputs so that differentiating once more fails rather than being wrong."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *inputs: Tensor) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod
