@@ -130,7 +130,7 @@ def test_kummer_is_exact_in_one_and_two_dimensions(d):
 
 @pytest.mark.parametrize("d", [3, 8, 20, 64])
 def test_kummer_in_more_dimensions_is_asymptotically_right(d):
-    """Far apart it is right to order 1 / d^2, as Gamma(d / 2) / Gamma((d - 1) / 2) s^(-1/2) demands; in between to 1 / d."""
+    """Far apart, right to order 1 / d^2, as Gamma(d / 2) / Gamma((d - 1) / 2) s^(-1/2) demands; in between to 1 / d."""
     s = torch.logspace(-3, 5, 200, dtype=torch.float64)
     exact = torch.from_numpy(hyp1f1(0.5, d / 2, -s.numpy()))
     error = ((kummer(s, d) - exact) / exact).abs()

@@ -100,7 +100,7 @@ def test_a_translation_costs_half_its_square(blur):
 
 
 def test_gaussians_on_a_grid_match_their_closed_form():
-    """N(0, s^2) and N(m, t^2) in one dimension (Janati et al., 2020, theorem 1, with this cost), by quadrature weights."""
+    """N(0, s^2) and N(m, t^2) in one dimension (Janati et al., 2020, theorem 1, with this cost), by quadrature."""
     grid = torch.linspace(-9, 9, 400, dtype=torch.float64)[:, None]
     s, t, m, eps = 0.8, 1.3, 1.0, 1.0
     density = lambda mean, std: (-0.5 * ((grid[:, 0] - mean) / std) ** 2).exp()  # noqa: E731
