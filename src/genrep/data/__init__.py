@@ -1,0 +1,98 @@
+"""Data sets: named ones, and files, folders and arrays of the user; all as `Splits` of random-access `Data`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genrep.data.arrays import Layout, from_arrays
+from genrep.data.batches import InMemory, Order, Subset, batch_indices
+from genrep.data.describe import contact_sheet, describe
+from genrep.data.files import read_numpy
+from genrep.data.folders import Folder, read_folder
+from genrep.data.named import SOURCES, names, read_named
+from genrep.data.pictures import grid, picture
+from genrep.data.splits import Splits
+from genrep.data.tables import read_table
+from genrep.naming import choose
+
+__all__ = [
+    "Folder",
+    "InMemory",
+    "Order",
+    "Splits",
+    "Subset",
+    "batch_indices",
+    "contact_sheet",
+    "describe",
+    "from_arrays",
+    "grid",
+    "load",
+    "names",
+    "picture",
+]
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    label: str | None = None,
+    condition: Sequence[str] = (),
+    levels: int | None = None,
+    layout: Layout | None = None,
+    seed: int = 0,
+    memory_limit: int = 8 * 2**30,
+) -> Splits:
+    """A named data set, or one of your own: a folder of images, a `.npy`, `.npz` or `.csv` file.
+
+    A name wins over a folder of that name: write "./mnist" for the folder.
+
+    label, condition: columns of a table, arrays of an `.npz` or attributes of a named set that become y; not both.
+    levels: integers are in [0, levels) else inferred. layout: NCHW or NHWC, else inferred. seed: of what is held out.
+    memory_limit: bytes; larger image folders are read on access, larger files are refused.
+
+    Raises ValueError for an unknown name, and for data that are damaged, ambiguous or do not fit together.
+
+    >>> digits = load("digits")
+    >>> digits.spec.shape, digits.spec.levels, len(digits.train), len(digits.validation), len(digits.test)
+    ((1, 8, 8), 17, 1197, 240, 360)
+    """
+    condition = _checked_names(label, condition)
+    if isinstance(name_or_path, str) and name_or_path in SOURCES:
+        _refuse(f"named set {name_or_path}", levels=levels, layout=layout)
+        return read_named(name_or_path, label=label, condition=condition, seed=seed)
+    path = Path(name_or_path)
+    if not path.exists():
+        if path.suffix or len(path.parts) > 1:
+            raise ValueError(f"There is no file or folder {path}.")
+        choose(str(name_or_path), names(), "data set")
+    if path.is_dir():
+        _refuse("folder of images", label=label, condition=condition or None, layout=layout)
+        return read_folder(path, levels=levels, seed=seed, memory_limit=memory_limit)
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return read_numpy(
+            path, label=label, condition=condition, levels=levels, layout=layout, seed=seed, memory_limit=memory_limit
+        )
+    if suffix in (".csv", ".tsv"):
+        _refuse("table", layout=layout)
+        return read_table(path, label=label, condition=condition, levels=levels, seed=seed, memory_limit=memory_limit)
+    raise ValueError(f"Expected a folder of images or a file ending in .npy, .npz or .csv, got {path}.")
+
+
+def _checked_names(label: str | None, condition: Sequence[str]) -> list[str]:
+    if isinstance(condition, str):
+        raise ValueError(f"Expected condition as a list of names, got {condition!r}: pass [{condition!r}].")
+    if label and condition:
+        raise ValueError("A set has labels or conditions, not both: pass label= or condition=.")
+    if len(set(condition)) < len(condition):
+        raise ValueError(f"Expected different names as condition, got {list(condition)}.")
+    return list(condition)
+
+
+def _refuse(what: str, **options: Any) -> None:
+    """A ValueError for options that were given and mean nothing for this kind of source."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise ValueError(f"A {what} takes no {', '.join(given)}=: leave it out.")

@@ -1,7 +1,7 @@
 """Random access to examples: in memory, as a view, and in the order of training.
 
-The batch of update k on rank r is a function of (seed, r, k): a run that stops and resumes sees the same batches, and no
-loader has to be rewound.
+The batch of update k on rank r is a function of (seed, r, k): a run that stops and resumes sees the same batches, and
+no loader has to be rewound.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from genrep.contracts import Batch, Data, DataSpec
 class InMemory:
     """Examples as tensors on one device; a batch is one gather.
 
-    x: (N, *shape), integers or float32 as the data set holds them. y: None, (N,) int64 labels or (N, C) float32 conditions.
+    x: (N, *shape), integers or float32 as the data set holds them.
+    y: None, (N,) int64 labels or (N, C) float32 conditions.
     """
 
     def __init__(self, x: Tensor, y: Tensor | None, spec: DataSpec) -> None:
@@ -52,9 +53,9 @@ class Subset:
 class Order:
     """Which examples the batch of an update holds: every example exactly once per epoch, on one of the ranks.
 
-    Update k of rank r takes the positions p = (k * world + r) * batch + (0 ... batch - 1) of an endless sequence, in which
-    epoch e = p // size is a random permutation of the data drawn from (seed, e). Batches cross the border of two epochs,
-    so nothing is dropped and every batch is full.
+    Update k of rank r takes the positions p = (k * world + r) * batch + (0 ... batch - 1) of an endless sequence, in
+    which epoch e = p // size is a random permutation of the data drawn from (seed, e). Batches cross the border of two
+    epochs, so nothing is dropped and every batch is full.
 
     >>> order = Order(5, batch=2, seed=1)
     >>> sorted(torch.cat([order(k) for k in range(5)]).tolist())

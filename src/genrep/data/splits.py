@@ -1,7 +1,7 @@
 """Training, validation and test: from arrays to a set that says what it is.
 
-What a source does not split is held out at random, once, from (seed): a tenth, at most 5,000 examples, with the classes in
-proportion. The generator is NumPy's frozen one, so that a split is the same in every version.
+What a source does not split is held out at random, once, from (seed): a tenth, at most 5,000 examples, with the classes
+in proportion. The generator is NumPy's frozen one, so that a split is the same in every version.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from genrep.data.batches import InMemory
 
 SPLITS = ("train", "validation", "test")
 _LARGEST = 5000  # examples held out: more would not sharpen an estimate enough to be worth the training data
+
+
+_ROWS_CHECKED = 10_000
+_FEW = 0.05  # of the rows: a column with fewer distinct values is called out
 
 
 class Part(NamedTuple):
@@ -51,7 +55,7 @@ class Splits(NamedTuple):
 def hold_out(n: int, count: int, seed: int, strata: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Indices (kept, held) of n examples with `count` held out at random; both ascending.
 
-    With `strata` (N,), each stratum loses its share of `count`, rounded by largest remainder, but never its last example.
+    With `strata` (N,), each stratum loses its share of `count`, rounded; it keeps an example if it can.
 
     >>> [len(part) for part in hold_out(100, 10, seed=0)]
     [90, 10]
@@ -114,13 +118,17 @@ def assemble(
 ) -> Splits:
     """Splits in memory from checked arrays: x integers in [0, levels), or float32 and finite.
 
-    `about` may hold "class_names", "condition" (names) and "split" (sentences on official splits); `channels`: names of the
-    columns or channels of x, for messages. Real-valued x and conditions get their moments from the training split only.
+    `about` may hold "class_names", "condition" (names) and "split" (sentences on official splits); `channels`: names of
+    the columns or channels of x, for messages. Moments of real-valued x and of conditions are those of the training
+    split.
     """
     complete_parts, rules = complete(parts, seed)
     train, about = complete_parts["train"], {**about, "split": [*about.get("split", ()), *rules]}
     classes = _count_classes(complete_parts, about)
-    mean, std = moments(train.x, channels or column_names(train.x), "column") if levels is None else ((), ())
+    mean, std = (), ()
+    if levels is None:
+        mean, std = moments(train.x, names := channels or column_names(train.x), "column")
+        about["inferred"] = [*about.get("inferred", ()), *degenerate(train.x, names)]
     condition: tuple[float, ...] = ()
     if train.y is not None and train.y.ndim == 2:
         names = about.setdefault("condition", [f"condition {i}" for i in range(train.y.shape[1])])
@@ -132,7 +140,8 @@ def assemble(
         }
     spec = DataSpec(tuple(train.x.shape[1:]), levels, classes, len(condition), mean, std)
     about["counts"] = {split: len(complete_parts[split].x) for split in SPLITS}
-    return Splits(name, *(_tensors(complete_parts[split], spec) for split in SPLITS), about)
+    held = {split: _tensors(part, spec) for split, part in complete_parts.items()}
+    return Splits(name, train=held["train"], validation=held["validation"], test=held["test"], about=about)
 
 
 def column_names(x: np.ndarray) -> list[str]:
@@ -152,6 +161,19 @@ def moments(x: np.ndarray, names: Sequence[str], what: str) -> tuple[tuple[float
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
+def degenerate(x: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Notes on columns of a table (N, D) that leave a density unbounded: equal ones, and those of few values."""
+    if x.ndim != 2:
+        return []
+    x = x[:_ROWS_CHECKED]
+    _, first = np.unique(x, axis=1, return_index=True)
+    equal = [names[i] for i in range(x.shape[1]) if i not in first]
+    few = [name for name, column in zip(names, x.T, strict=True) if len(np.unique(column)) < _FEW * len(x)]
+    notes = [f"equal to another column: {', '.join(equal)}"] if equal else []
+    notes += [f"few distinct values: {', '.join(few)}"] if few else []
+    return [f"{note}; a density over them can grow without bound" for note in notes]
+
+
 def _count_classes(parts: Mapping[str, Part], about: dict[str, Any]) -> int:
     """The number of classes; their counts in each split go into `about`, unknown labels apart."""
     y = parts["train"].y
@@ -166,7 +188,7 @@ def _count_classes(parts: Mapping[str, Part], about: dict[str, Any]) -> int:
 
 
 def _tensors(part: Part, spec: DataSpec) -> InMemory:
-    x = torch.from_numpy(np.ascontiguousarray(part.x))
+    x = torch.from_numpy(np.require(part.x, requirements=("C", "W")))
     if part.y is None:
         return InMemory(x, None, spec)
     return InMemory(x, torch.from_numpy(part.y.astype(np.int64 if part.y.ndim == 1 else np.float32)), spec)
