@@ -72,7 +72,7 @@ def _measure(f: Callable[[], object], out: Any) -> None:
 
 
 def peak_mebibytes(f: Callable[[], object]) -> float:
-    """Peak resident memory of a new process that only runs f (which must be importable), libraries and inputs included."""
+    """Peak resident memory of a new process that only runs f (importable), libraries and inputs included."""
     receive, send = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_measure, args=(f, send))
     process.start()

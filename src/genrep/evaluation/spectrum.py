@@ -78,8 +78,8 @@ def spectral_gap(
     """Mean |log10 power of generated - log10 power of real| over radii, and over cosine coefficients.
 
     Images are (B, C, H, W). One unit is a factor of ten. Power that neither set has is left out; the plug-in
-    value is positive for equal distributions at finite B. Reference for the cosine spectrum as a diagnosis: Frank et al.
-    (2020), section 3.
+    value is positive for equal distributions at finite B. Reference for the cosine spectrum as a diagnosis: Frank et
+    al. (2020), section 3.
     """
     if real.shape[1:] != generated.shape[1:]:
         raise ValueError(f"Expected equal image shapes, got {tuple(real.shape)} and {tuple(generated.shape)}.")
