@@ -226,6 +226,32 @@ def test_a_warm_start_gives_the_same_answer_sooner():
     )
 
 
+def test_misleading_duals_are_recovered_from():
+    """At the first eps whole columns of the kernel vanish: their duals come back by a logsumexp."""
+    x, y = pair(40, 50)
+    cold = sinkhorn(x, y, blur=0.1, **TIGHT)
+    wrong = cold.duals._replace(g=1e3 * torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=x.dtype))
+    torch.testing.assert_close(sinkhorn(x, y, blur=0.1, start=wrong, **TIGHT).value, cold.value, rtol=1e-9, atol=0)
+
+
+def test_a_point_without_weight_knows_what_weight_would_cost():
+    x, y = pair(
+        8, 9
+    )  # a wide blur: where a point overlaps no other, the self term bends like a square root of its weight
+    a, b = weights(8), weights(9, 2)
+    a[3], b[4] = 0, 0
+    a.requires_grad_(), b.requires_grad_()
+    solve = lambda a, b: sinkhorn(x, y, a, b, blur=1.0, tolerance=1e-12).value  # noqa: E731
+    slopes = torch.autograd.grad(solve(a, b), (a, b))
+    for side, at in ((0, 3), (1, 4)):
+        values = []
+        for h in (0.0, 1e-6):
+            moved = [a.detach().clone(), b.detach().clone()]
+            moved[side][at] += h
+            values.append(solve(*moved).item())
+        assert slopes[side][at].item() == pytest.approx((values[1] - values[0]) / 1e-6, rel=1e-3)
+
+
 def test_a_kept_self_term_changes_nothing():
     (x, y), b = pair(), weights(40)
     x.requires_grad_()
