@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import re
@@ -11,18 +12,37 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NoReturn
 
 from docstring_parser import DocstringStyle, parse
-from jsonargparse import SUPPRESS, ActionYesNo, ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from genrep.naming import choose
 
 Parameters = Mapping[str, inspect.Parameter]
 
 
+class _Help(DefaultHelpFormatter):
+    """Help as the options have it: it says types and defaults already, in words."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help or ""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(super(_Help, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
+
+
 class Parser(ArgumentParser):
     """A parser whose errors are one clear line, as a ValueError."""
 
     def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"genrep {command}", description=description, print_config=None)
+        super().__init__(
+            prog=f"genrep {command}",
+            usage=f"genrep {command} [OPTIONS]",
+            description=description,
+            print_config=None,
+            formatter_class=_Help,
+        )
         self.command, self.types = command, dict[str, Any]()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -32,13 +52,16 @@ class Parser(ArgumentParser):
         name, value = found[1], found[2].strip()
         raise ValueError(f"Expected --{name} to be {readable(self.types[name])}, got {value}.") from ex
 
-    def option(self, group: Any, name: str, kind: Any, default: Any = None, *, help: str, required: bool = False) -> None:  # noqa: A002
-        """One option `--name`, in a group of the help."""
+    def option(self, group: Any, name: str, kind: Any, default: Any = None, *, help: str) -> None:
+        """One option `--name`, in a group of the help, which says what it expects and its default."""
         self.types[name] = kind
+        fallback = "" if default in (None, ()) else f"; default: {shown(default)}"
+        text = f"{help} [{readable(kind)}{fallback}]"
         if kind is bool:
-            group.add_argument(f"--{name}", action=ActionYesNo, nargs="?", default=default, help=help)
+            action = group.add_argument(f"--{name}", action=ActionYesNo, nargs="?", default=default, help=text)
+            action.metavar = "false"
         else:
-            group.add_argument(f"--{name}", type=kind, default=default, help=help, required=required)
+            group.add_argument(f"--{name}", type=kind, default=default, help=text, metavar=_metavar(kind))
 
     def options(self, title: str, parameters: Parameters, helps: Mapping[str, str], description: str = "") -> None:
         """A group of options from a signature."""
@@ -122,14 +145,29 @@ def readable(kind: Any) -> str:
         if typing.get_origin(k) is Literal:
             words.append(f"one of {', '.join(map(str, typing.get_args(k)))}")
         elif typing.get_origin(k) is tuple:
-            whole = "whole " if int in typing.get_args(k) else ""
-            words.append(f"{whole}numbers separated by commas")
+            inside = {int: "whole numbers", float: "numbers", str: "names"}[typing.get_args(k)[0]]
+            words.append(f"{inside} separated by commas")
         elif k is not type(None):
             words.append(_WORDS.get(k, getattr(k, "__name__", str(k))))
     return " or ".join(words)
 
 
 _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def shown(default: Any) -> str:
+    """A default as the command line takes it.
+
+    >>> shown(False), shown((0.9, 0.99)), shown(1e-3)
+    ('false', '0.9,0.99', '0.001')
+    """
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _metavar(kind: Any) -> str:
+    return {int: "N", float: "X"}.get(next(k for k in _alternatives(kind) if k is not type(None)), "...")
 
 
 def keyword_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -149,4 +187,4 @@ def summary(documented: Any) -> str:
     return re.split(r"\n\s*(?:Args|Raises|Returns):", inspect.getdoc(documented) or "")[0].strip()
 
 
-__all__ = ["SUPPRESS", "Namespace", "Parser", "given", "helps", "keyword_options", "readable", "summary", "value_of"]
+__all__ = ["Namespace", "Parser", "given", "helps", "keyword_options", "readable", "summary", "value_of"]

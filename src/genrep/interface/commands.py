@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -29,6 +27,7 @@ _DATA_HELP = "A named set (genrep data lists them), a folder of images, or a .np
 _SEED_HELP = "Of everything random."
 _DEVICE_HELP = "auto takes an accelerator when there is one."
 _STEPS_HELP = "Updates of each model."
+_COMPARE = "genrep compare --data DATA --models A,B --seconds S --out FOLDER"
 _TRAIN = "genrep train MODEL --data DATA --out FOLDER [--steps N | --seconds S] [OPTIONS]"
 
 
@@ -89,8 +88,10 @@ def train_parser(name: str | None) -> Parser:
     settings = _settings()
     settings["steps"] = settings["steps"].replace(annotation=int | None, default=None)
     helps = arguments.helps(Settings)
-    helps["steps"] = helps["steps"].removesuffix(".") + f" ({Settings.steps})."
-    parser.options("settings of training", settings, helps, "null: what suits the model, else the value in brackets.")
+    helps["steps"] = helps["steps"].replace("Updates;", f"Updates ({Settings.steps});", 1)
+    parser.options(
+        "settings of training", settings, helps, "Without a default: what suits the model, else the value in brackets."
+    )
     return parser
 
 
@@ -98,7 +99,7 @@ def _settings() -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(Settings, eval_str=True).parameters)
 
 
-def _chosen(found: Namespace, parameters: Mapping[str, Any], *, keep_none: bool = True) -> dict[str, Any]:
+def _chosen(found: Namespace, parameters: Iterable[str], *, keep_none: bool = True) -> dict[str, Any]:
     values = {name: getattr(found, name) for name in parameters}
     return {k: v for k, v in values.items() if keep_none or v is not None}
 
@@ -218,7 +219,7 @@ def evaluate(argv: list[str]) -> None:
     parser.option(parser, "device", str, "auto", help=_DEVICE_HELP)
     run, rest = _run_of(argv, "evaluate", parser)
     found = parser.read(rest)
-    how = _chosen(found, ("samples", "examples", "seed", "device"))  # pyright: ignore[reportArgumentType]
+    how = _chosen(found, ("samples", "examples", "seed", "device"))
     measured = genrep.evaluate(run, metrics=found.metrics or None, data=found.data, **how)
     show.metrics(measured)
     print(f"written: {Path(run) / 'metrics.json'}")
@@ -243,7 +244,9 @@ def compare(argv: list[str]) -> None:
     found = parser.read(argv, {} if file is None else config.read(file), source=str(file))
     for needed in ("data", "models", "out"):
         if not getattr(found, needed):
-            raise ValueError(f"--{needed} is missing: genrep compare --data DATA --models A,B --seconds S --out FOLDER.")
+            raise ValueError(
+                f"--{needed} is missing: genrep compare --data DATA --models A,B --seconds S --out FOLDER."
+            )
     for name in found.models:
         choose(name, registry.names(), "model")
     if (found.seconds is None) == (found.steps is None):

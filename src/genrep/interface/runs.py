@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +18,10 @@ from genrep import models, storage
 from genrep.contracts import DataSpec, Model, Recipe, seeded
 from genrep.data.arrays import Layout
 from genrep.data.splits import Splits
-from genrep.interface import config
+from genrep.interface import config, folders
 from genrep.interface.samples import save_samples
 from genrep.naming import choose
-from genrep.training import checkpoint, loop
+from genrep.training import loop
 from genrep.training.measure import candidates, fastest
 from genrep.training.settings import Settings
 from genrep.training.trainer import Mode
@@ -116,10 +114,10 @@ def train(
     if seconds is not None and not seconds > 0:
         raise ValueError(f"Expected seconds > 0, got {seconds}.")
     wanted = _settings(model, steps, settings)
-    folder = None if out is None else _free(Path(out))
+    folder = None if out is None else folders.free(Path(out))
     model = _built(model, splits.spec, options, wanted.seed)
     wanted = wanted.resolved(model, len(splits.train))
-    with _cleared_on_failure(folder):
+    with folders.cleared_on_failure(folder):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         resolved, mode = _measured(model, splits, wanted, seconds, given_horizon=settings.get("horizon", 0))
@@ -145,8 +143,8 @@ def resume(
 ) -> Model:
     """Continue a run to `steps` updates in all, bit for bit as if it had never stopped, and return its model.
 
-    Of a model with several stages, those at hand and to come get `steps` updates; a finished one stays as it is, because
-    later ones were built on it.
+    Of a model with several stages, those at hand and to come get `steps` updates; a finished one stays as it is,
+    because later ones were built on it.
 
     Args:
         run: The folder.
@@ -172,7 +170,7 @@ def go_on(
 ) -> Trained:
     """As `resume`; returns also how training went."""
     folder = Path(run)
-    stage, about = _position(folder)
+    stage, about = folders.position(folder)
     if steps < about["step"]:
         raise ValueError(f"{folder} has {about['step']} steps already; give --steps of at least that, the total.")
     settings = dataclasses.replace(revived_settings(about["settings"]), steps=steps)
@@ -181,7 +179,9 @@ def go_on(
     splits = data_of(folder, data)
     model = model or _rebuilt(about, folder)
     if splits.spec != model.data:
-        raise ValueError(f"The run was made for {model.data}, {splits.name} is {splits.spec}. Give the data of the run.")
+        raise ValueError(
+            f"The run was made for {model.data}, {splits.name} is {splits.spec}. Give the data of the run."
+        )
     settings = settings.resolved(model, len(splits.train))
     origin = splits.about.get("origin")
     config.write(folder, model.recipe, origin, settings, {})
@@ -198,9 +198,9 @@ def load_with(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
     """As `load`, and what its data said of themselves: names of classes and columns, where there are such."""
     path = Path(path)
     if path.is_dir():
-        stage, about = _position(path)
+        stage, about = folders.position(path)
         _rebuilt(about, path)  # for its message
-        model, about = loop.restored(stage_folder(path, stage, about["stages"]), _build)
+        model, about = loop.restored(folders.stage_folder(path, stage, about["stages"]), _build)
         return model, about["set"]
     tensors, about = storage.load(path)
     if "version" not in about:
@@ -227,13 +227,12 @@ def read(
 def data_of(run: Path, data: DataLike | None = None) -> Splits:
     """The data of a run, from where its config.yaml says, or from `data` if they are somewhere else now."""
     said = config.read(run / "config.yaml")
-    how = {k: said.get(k) for k in config.ORIGIN} | {"condition": said.get("condition") or ()}
-    source = how.pop("data") if data is None else data
+    source = said.get("data") if data is None else data
     if source is None:
         raise ValueError(f"{run} was trained on data given in Python: give them again (--data, or data=).")
     if not isinstance(source, (str, os.PathLike)):
         return read(source)
-    return read(source, label=how["label"], condition=how["condition"], layout=how["layout"])
+    return read(source, label=said.get("label"), condition=said.get("condition") or (), layout=said.get("layout"))
 
 
 def _settings(model: str | Model, steps: int | None, given: Mapping[str, Any]) -> Settings:
@@ -269,7 +268,7 @@ def _measured(
         model.to(settings.device)
         train_data = loop.on_device(splits.train, settings.device)
         # short trainings are measured briefly, so that measuring never takes longer than they do
-        budget = min(_MEASURING, seconds / 10 if seconds is not None else settings.steps * 0.005)
+        budget = min(_MEASURING, seconds / 10 if seconds is not None else settings.steps * 0.01)
         first, *others = [
             fastest(model, train_data, settings, stage=i, budget=budget) for i in range(len(model.objectives))
         ]
@@ -277,7 +276,10 @@ def _measured(
         if seconds is not None:
             steps = max(1, round(seconds / sum(speed.seconds for speed in (first, *others))))
             settings = dataclasses.replace(settings, steps=steps, horizon=given_horizon or steps)
-    fixed = {"precision": "bfloat16" if mode.bfloat16 else "float32", "channels_last": "yes" if mode.channels_last else "no"}
+    fixed = {
+        "precision": "bfloat16" if mode.bfloat16 else "float32",
+        "channels_last": "yes" if mode.channels_last else "no",
+    }
     return dataclasses.replace(settings, **fixed), mode
 
 
@@ -297,7 +299,7 @@ def _stages(
     about = {"stages": count, "set": {k: splits.about[k] for k in _SET if k in splits.about}}
     outcome = None
     for stage in range(done or 0, count):
-        place = None if folder is None else stage_folder(folder, stage, count)
+        place = None if folder is None else folders.stage_folder(folder, stage, count)
         try:
             outcome = loop.fit(
                 model,
@@ -312,7 +314,7 @@ def _stages(
                 about=about,
             )
         except KeyboardInterrupt as error:
-            if folder is None or not _has_checkpoint(folder):
+            if folder is None or not folders.has_checkpoint(folder):
                 raise
             raise Interrupted(f"Stopped. To go on: genrep resume {folder} --steps {settings.steps}") from error
     assert outcome is not None
@@ -338,26 +340,6 @@ def _picture(model: Model, splits: Splits, folder: Path, n: int, seed: int) -> P
     return path
 
 
-def stage_folder(folder: Path, stage: int, stages: int) -> Path:
-    """Where a stage keeps its log and checkpoints: the run folder itself, if there is only one."""
-    return folder if stages == 1 else folder / f"stage{stage}"
-
-
-def _has_checkpoint(folder: Path) -> bool:
-    return any(folder.glob("checkpoints/*.safetensors")) or any(folder.glob("stage*/checkpoints/*.safetensors"))
-
-
-def _position(folder: Path) -> tuple[int, dict[str, Any]]:
-    """The stage that a run has reached, and the header of its newest checkpoint."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no run folder {folder}.")
-    stages = [int(p.parent.name.removeprefix("stage")) for p in folder.glob("stage*/checkpoints")]
-    reached = [s for s in stages if any((folder / f"stage{s}" / "checkpoints").glob("*.safetensors"))]
-    place = folder / f"stage{max(reached)}" if reached else folder
-    about = checkpoint.newest(place / "checkpoints")[1].about
-    return about["stage"], about
-
-
 def _rebuilt(about: Mapping[str, Any], folder: Path) -> Model:
     if about["recipe"] is None:
         raise ValueError(
@@ -381,39 +363,3 @@ def _tuples(value: Any) -> Any:
 def revived_settings(found: Mapping[str, Any]) -> Settings:
     """Settings from JSON or YAML."""
     return Settings(**{k: _tuples(v) for k, v in found.items()})
-
-
-def _free(folder: Path) -> Path:
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file: choose another --out, a folder.")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} exists and is not empty: choose another --out, or continue it with `genrep resume`.")
-    return folder
-
-
-@contextmanager
-def _cleared_on_failure(folder: Path | None) -> Iterator[None]:
-    """Whatever goes wrong inside before a checkpoint is written, no folder is left that was not there before."""
-    made = None if folder is None else _first_missing(folder)
-    try:
-        yield
-    except BaseException as error:
-        if folder is not None and not _has_checkpoint(folder):
-            _remove(folder if made is None else made, keep=made is None)
-            if isinstance(error, FloatingPointError):
-                error.add_note("There was no checkpoint yet, so nothing is kept.")
-        raise
-
-
-def _first_missing(folder: Path) -> Path | None:
-    """The highest folder on the way to `folder` that does not exist yet; None if all do."""
-    missing = [p for p in (folder, *folder.parents) if not p.exists()]
-    return missing[-1] if missing else None
-
-
-def _remove(folder: Path, *, keep: bool) -> None:
-    for inside in folder.iterdir() if keep else [folder]:
-        if inside.is_dir():
-            shutil.rmtree(inside)
-        else:
-            inside.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def save_samples(
             data_sets.contact_sheet(data_sets.InMemory(x, None, spec), path, n=n, columns=columns)
         return f"{n} samples as a picture: {path}"
     if path.suffix == ".npz":
-        arrays = {"x": x.numpy()} | ({} if condition is None else {"y": condition.cpu().numpy()})
+        arrays: dict[str, Any] = {"x": x.numpy()} | ({} if condition is None else {"y": condition.cpu().numpy()})
         with storage.atomic(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
         return f"{n} samples as arrays {', '.join(f'{k} {v.shape} {v.dtype}' for k, v in arrays.items())}: {path}"

@@ -87,9 +87,9 @@ def options(name: str, console: Console) -> None:
         table.add_column(title, no_wrap=title == "option")
     helps = arguments.helps(registry.get(name))
     for option, parameter in registry.options(name).items():
-        default = parameter.default if isinstance(parameter.default, (str, bool)) else repr(parameter.default)
+        default = "" if parameter.default in (None, ()) else arguments.shown(parameter.default)
         kind = arguments.readable(parameter.annotation)
-        table.add_row(f"--{option}", escape(str(default).lower()), escape(kind), escape(helps.get(option, "")))
+        table.add_row(f"--{option}", escape(default), escape(kind), escape(helps.get(option, "")))
     console.print(table)
 
 
@@ -110,7 +110,10 @@ def _flat(key: str, value: Any) -> str:
     if key == "range":
         return " to ".join(f"{v:g}" for v in value)
     if isinstance(value, dict):
-        return ", ".join(f"{k}: {_flat('', v)}" if isinstance(v, dict) else f"{k} {_flat('', v)}" for k, v in value.items())
+        nested = any(isinstance(v, dict) for v in value.values())
+        return ("; " if nested else ", ").join(
+            f"{k}{' – ' if nested else ': '}{_flat('', v)}" for k, v in value.items()
+        )
     if isinstance(value, (list, tuple)):
         return " ".join(value) if key == "split" else ", ".join(_flat("", v) for v in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
