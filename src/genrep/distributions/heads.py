@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -30,17 +31,30 @@ class GaussianHead(Conditional):
 
 
 class PointHead(Conditional):
-    """All mass at net(x, y): a deterministic encoder, or the generator of a model without a likelihood."""
+    """All mass at onto(net(x, y)): a deterministic encoder, or the generator of a model without a likelihood."""
 
     measure = "improper"
 
-    def __init__(self, net: nn.Module, condition: int = 0) -> None:
+    def __init__(self, net: nn.Module, condition: int = 0, onto: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.net, self.condition_width, self.reads_y = net, condition, condition > 0
+        self.net, self.onto, self.condition_width, self.reads_y = net, onto, condition, condition > 0
 
     def forward(self, x: Tensor, *, y: Tensor | None = None) -> Point:
         c = encode_condition(y, self.condition_width, x) if self.reads_y else None
-        return Point(self.net(x, c).float())
+        value = self.net(x, c).float()
+        return Point(value if self.onto is None else self.onto(value))
+
+
+class Corrupted(Conditional):
+    """q(z | x) that in train mode reads x after `corrupt`, and x itself afterwards (Vincent et al., 2008)."""
+
+    def __init__(self, posterior: Conditional, corrupt: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.posterior, self.corrupt = posterior, corrupt
+        self.reads_y, self.measure = posterior.reads_y, posterior.measure
+
+    def forward(self, x: Tensor, *, y: Tensor | None = None) -> Distribution:
+        return self.posterior(self.corrupt(x) if self.training else x, y=y)
 
 
 class SquaredError(Event):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
-from genrep.contracts import Conditional, Inference, Way
+from genrep.contracts import Conditional, Inference, Unsupported, Way
 from genrep.distributions.basic import Gaussian, kl
 
 
@@ -60,6 +60,19 @@ def draws(prior: Distribution, n: int) -> Tensor:
     return prior.rsample(shape) if prior.has_rsample else prior.sample(shape)
 
 
+class Decoded(Conditional):
+    """p(x | z, y) alone, the generative part of an autoencoder without a prior: it decodes, and cannot sample."""
+
+    can_sample = False
+
+    def __init__(self, likelihood: Conditional) -> None:
+        super().__init__()
+        self.likelihood, self.reads_y, self.measure = likelihood, likelihood.reads_y, likelihood.measure
+
+    def forward(self, *, y: Tensor | None = None) -> Distribution:
+        raise Unsupported("Without a prior there is no p(x); call .likelihood(z).")
+
+
 class LatentVariable(Conditional):
     """z ~ p(z | y), x ~ p(x | z, y)."""
 
@@ -82,7 +95,7 @@ class LatentVariable(Conditional):
 
     def likelihoods(self, inference: Inference) -> Mapping[str, Way]:
         """elbo: E_q log p(x | z) - KL(q || p). importance: the bound of `draws` samples (Burda et al., 2016, eq. 8)."""
-        if "latent" not in inference or self.measure == "improper":
+        if "latent" not in inference or "improper" in (self.measure, self.prior.measure, inference.latent.measure):
             return {}
 
         def elbo(x: Tensor, y: Tensor | None, *, draws: int = 1) -> Tensor:

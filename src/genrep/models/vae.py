@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from genrep.contracts import DataSpec, Inference, Model
-from genrep.distributions.heads import GaussianHead, Likelihood, LikelihoodName, likelihood_domain
+from genrep.distributions.autoencoder import coder_pair
+from genrep.distributions.heads import LikelihoodName, likelihood_domain
 from genrep.distributions.latent import LatentVariable, StandardNormal
 from genrep.models import recipe
-from genrep.nets.autoencoder import NetworkName, encoder_decoder
+from genrep.nets.autoencoder import NetworkName
 from genrep.nets.condition import condition_width
 from genrep.objectives.autoencoding import Autoencoding, Rate
 
@@ -37,23 +38,19 @@ def vae(
         depth: Halvings of the image, or hidden layers; 0: fits the data.
         conditional: Encoder and decoder read the label or condition.
     """
-    if latent < 1:
-        raise ValueError(f"Expected latent >= 1, got {latent}.")
-    condition = condition_width(data, conditional)
-    encoder, decoder = encoder_decoder(
+    posterior, decoder = coder_pair(
         data,
-        (2, latent),
-        Likelihood.channels_of(data, likelihood),
         latent=latent,
+        likelihood=likelihood,
         network=network,
         width=width,
         depth=depth,
-        condition=condition,
+        condition=condition_width(data, conditional),
     )
     return Model(
         data,
-        LatentVariable(StandardNormal(latent), Likelihood(decoder, data, likelihood, condition)),
-        Inference(latent=GaussianHead(encoder, condition)),
+        LatentVariable(StandardNormal(latent), decoder),
+        Inference(latent=posterior),
         Autoencoding(Rate(beta)),
         domain=likelihood_domain(data, likelihood),
         training={"lr": 1e-3},

@@ -1,9 +1,10 @@
-"""Autoencoding: one draw of z, its reconstruction, and penalties on the posterior that share the draw."""
+"""Autoencoding: one draw of z, its reconstruction, and penalties that share both."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -12,13 +13,38 @@ from genrep.contracts import Batch, Model, Objective, Terms
 from genrep.distributions.latent import rate
 
 
+class Coded(NamedTuple):
+    """One pass through encoder and decoder; encoding twice would cost a tenth to a third of the speed."""
+
+    x: Tensor  # inside the domain
+    y: Tensor | None
+    q: Distribution  # q(z | x)
+    z: Tensor  # a draw of it
+    p: Distribution  # p(x | z)
+
+
+def inside(model: Model, batch: Batch) -> Tensor:
+    """x as the likelihood reads it: a density a point of the level's cell, anything else the level."""
+    if model.generative.measure == "density":
+        return model.domain.continuous(batch.x)[0]
+    return model.domain.inward(batch.x)
+
+
+def code(model: Model, batch: Batch) -> Coded:
+    """Encode, draw, decode."""
+    x = inside(model, batch)
+    q = model.inference.latent(x, y=batch.y)
+    z = q.rsample()
+    return Coded(x, batch.y, q, z, model.generative.get_submodule("likelihood")(z, y=batch.y))
+
+
 class Penalty(nn.Module, ABC):
-    """Terms of a posterior q(z | x) and a draw z of it; encoding twice would cost a tenth to a third of the speed."""
+    """Terms of a pass through encoder and decoder."""
 
     terms: Mapping[str, float]
 
     @abstractmethod
-    def forward(self, model: Model, q: Distribution, z: Tensor, y: Tensor | None) -> Terms: ...
+    def forward(self, model: Model, coded: Coded) -> Terms: ...
 
 
 class Rate(Penalty):
@@ -30,9 +56,9 @@ class Rate(Penalty):
             raise ValueError(f"Expected beta >= 0, got {beta}.")
         self.terms = {"rate": beta}
 
-    def forward(self, model: Model, q: Distribution, z: Tensor, y: Tensor | None) -> Terms:
+    def forward(self, model: Model, coded: Coded) -> Terms:
         prior = model.generative.get_submodule("prior")
-        return {"rate": rate(q, prior(y=y), z)}
+        return {"rate": rate(coded.q, prior(y=coded.y), coded.z)}
 
 
 class Autoencoding(Objective):
@@ -46,15 +72,8 @@ class Autoencoding(Objective):
         self.penalties = nn.ModuleList(penalties)
 
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
-        x = (
-            model.domain.continuous(batch.x)[0]
-            if model.generative.measure == "density"
-            else model.domain.inward(batch.x)
-        )
-        q = model.inference.latent(x, y=batch.y)
-        z = q.rsample()
-        likelihood = model.generative.get_submodule("likelihood")
-        terms = {"distortion": -likelihood(z, y=batch.y).log_prob(x)}
+        coded = code(model, batch)
+        terms = {"distortion": -coded.p.log_prob(coded.x)}
         for penalty in self.penalties:
-            terms |= penalty(model, q, z, batch.y)
+            terms |= penalty(model, coded)
         return terms
