@@ -13,7 +13,7 @@ from genrep.distributions.flows.autoregressive import Autoregressive, Inverted
 from genrep.distributions.flows.bijection import Bijection, Chain, Multiscale
 from genrep.distributions.flows.check import check_bijection
 from genrep.distributions.flows.coupling import Coupling, checkerboard, halves
-from genrep.distributions.flows.elementwise import Affine, Elementwise, Shift
+from genrep.distributions.flows.elementwise import Affine, Shift
 from genrep.distributions.flows.linear import Linear
 from genrep.distributions.flows.normalise import ActNorm
 from genrep.distributions.flows.planar import Planar

@@ -22,7 +22,7 @@ class Autoregressive(Bijection):
 
     def __init__(self, net: nn.Module, element: Elementwise) -> None:
         super().__init__()
-        self.net, self.element, self.passes = net, element, 0
+        self.net, self.element = net, element
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Mapped:
         z, log_slope = self._mapped(x, c)
