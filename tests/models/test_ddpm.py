@@ -52,12 +52,12 @@ def test_every_part_learns_on_every_kind_of_data(kind, conditional):
     assert not torch.equal(x, model.sample(6, condition=y, seed=2, sampler="ddim", evaluations=3))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_a_table_is_learnt_to_its_entropy(schedule):
+@pytest.mark.parametrize("options", [{}, {"schedule": "linear"}, {"loss": "vlb", "choice": "loss_aware"}])
+def test_a_table_is_learnt_to_its_entropy(options):
     """Rows of N((3, -2), diag(4, 0.25)): the bound nears the exact mean log-density, samples have its moments."""
     mean, std = torch.tensor([3.0, -2.0]), torch.tensor([2.0, 0.5])
     data = DataSpec((2,), mean=(3.0, -2.0), std=(2.0, 0.5))
-    model = build("ddpm", data, schedule=schedule, width=32, blocks=1, steps=50)
+    model = build("ddpm", data, **options, width=32, blocks=1, steps=50)
     trained(model, lambda k: Batch(mean + std * torch.randn(256, 2)), 300)
     x = mean + std * torch.randn(8000, 2)
     exact = torch.distributions.Normal(mean, std).log_prob(x).sum(1).mean().item()

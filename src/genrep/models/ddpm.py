@@ -17,6 +17,7 @@ from genrep.nets.conv import default_depth
 from genrep.nets.residual import ResidualMLP
 from genrep.nets.unet import UNet
 from genrep.objectives.denoising import Denoising, LossName
+from genrep.objectives.timesteps import LossAware, Uniform, Weighted
 
 
 @recipe(
@@ -27,10 +28,12 @@ def ddpm(
     data: DataSpec,
     *,
     steps: int = 250,
-    schedule: ScheduleName = "cosine",
+    schedule: ScheduleName = "auto",
     loss: LossName = "hybrid",
     prediction: Prediction = "v",
+    weighting: Literal["auto", "epsilon", "x0", "v", "min_snr"] = "auto",
     variance: Literal["auto", "learnt", "beta", "posterior"] = "auto",
+    choice: Literal["uniform", "loss_aware", "beta"] = "uniform",
     width: int = 0,
     multipliers: tuple[int, ...] = (),
     blocks: int = 0,
@@ -45,11 +48,15 @@ def ddpm(
 
     Args:
         steps: T; training costs the same for any.
-        schedule: How fast the signal falls: linear in beta, or cosine.
+        schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of the
+            distance between two levels of the data.
         loss: simple: squared error; vlb: the bound; hybrid: squared error, and the bound for the variance.
         prediction: What the network predicts: epsilon, x0 or v = a eps - s x0, which is safe at both ends of the chain.
+        weighting: Whose squared error the simple loss is; min_snr: of x0, times min(a^2 / s^2, 5); auto: of what is
+            predicted.
         variance: Of the reverse steps: learnt (between the other two), beta, or posterior; auto: learnt unless
             loss=simple, where it is posterior.
+        choice: How training picks steps, always corrected: uniform, by their losses, or in proportion to beta.
         width: Channels of the first level, or units of a dense layer; 0: 32 or 256.
         multipliers: Channels of each level in units of width; empty: 1, 2, 2, ... down to a side of 4 to 7.
         blocks: Residual blocks per level, or in all for vectors; 0: 1 or 4.
@@ -63,16 +70,23 @@ def ddpm(
         raise ValueError(f"loss={loss} does not fit variance={variance}: simple trains no variance, hybrid needs one.")
     condition = condition_width(data, conditional)
     net = network(data, 2 if variance == "learnt" else 1, width, multipliers, blocks, attention, dropout, condition)
-    chain = Chain(named(schedule, steps))
+    chain = Chain(named(schedule, steps, data.levels))
     process = VariancePreserving(chain)
     return Model(
         data,
         Diffusion(Denoiser(net, process, prediction, variance, condition), chain, data.shape, data.levels),
         Inference(process=process, features=NetworkFeatures(net, condition)),
-        Denoising(loss, prediction),
+        Denoising(chooser(choice, chain), loss, prediction if weighting == "auto" else weighting),
         domain=domain_for(data),
         training={"lr": 1e-3, "ema": 0.999},
     )
+
+
+def chooser(choice: str, chain: Chain) -> Uniform:
+    """How training picks steps."""
+    if choice == "beta":
+        return Weighted(chain.log_beta[1:].exp())
+    return LossAware(chain.steps) if choice == "loss_aware" else Uniform(chain.steps)
 
 
 def network(
