@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -124,11 +125,18 @@ def _bits(s: Subject) -> Found:
     return {"nats": estimate(-float(nats.double().mean()), error, n=(len(nats), 0), protocol=stated, metric="nats")}
 
 
+def _plain(value: float, s: Subject, metric: str) -> Estimate:
+    """A number without an error of its own."""
+    n = (len(s.features["real"]), len(s.features["generated"]))
+    return estimate(value, math.nan, n=n, protocol=s.feature_protocol, metric=metric)
+
+
 def _fd(s: Subject) -> Found:
+    """The extrapolated distance, and the biased plug-in value that papers print."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the protocol holds what it warns of, and the report shows it
         found = frechet_distance(**s.features, protocol=s.feature_protocol, seed=s.seed)
-    return {"frechet": found._replace(protocol={**found.protocol, "plug_in": plug_in(**s.features)})}
+    return {"frechet": found, "frechet_plug_in": _plain(plug_in(**s.features), s, "plug-in Fréchet distance")}
 
 
 def _kid(s: Subject) -> Found:
@@ -146,13 +154,11 @@ def _curve(s: Subject) -> Found:
 
 def _memorisation(s: Subject) -> Found:
     rows = {"train": s.train_features, "held_out": s.features["real"], "generated": s.features["generated"]}
-    copies, authentic = copying(**rows, protocol=s.feature_protocol), authenticity(**rows, protocol=s.feature_protocol)
-    return {
-        "copying": copies.estimate._replace(protocol={**copies.estimate.protocol, "p_value": copies.p_value}),
-        "authenticity": authentic.estimate._replace(
-            protocol={**authentic.estimate.protocol, "p_value": authentic.p_value}
-        ),
-    }
+    found: Found = {}
+    for name, test in (("copying", copying), ("authenticity", authenticity)):
+        result = test(**rows, protocol=s.feature_protocol)
+        found |= {name: result.estimate, f"{name}_p": _plain(result.p_value, s, f"p-value of {name}")}
+    return found
 
 
 def _unit(s: Subject, x: Tensor) -> Tensor:
@@ -188,7 +194,9 @@ def _reconstruction(s: Subject) -> Found:
     ratio = psnr(a, b)
     if ratio.isfinite().all():  # an exact reconstruction has no noise
         found["reconstruction_psnr"] = mean(ratio, "PSNR, dB")
-    return found | {"reconstruction_ms_ssim": mean(ms_ssim(a, b), "MS-SSIM")}
+    window = min(11, (min(a.shape[2:]) - 1) // 2 * 2 + 1)  # odd, and no larger than the image
+    similar = mean(ms_ssim(a, b, window=window), f"MS-SSIM, window {window}")
+    return found | {"reconstruction_ms_ssim": similar}
 
 
 def _probe(s: Subject) -> Found:
