@@ -72,11 +72,21 @@ def build(name: str, data: DataSpec, **given: Any) -> Model:
     return get(name)(data, **given)
 
 
+_SMALL = (DataSpec((1, 8, 8), levels=4, classes=2), DataSpec((4,), classes=2))
+
+
+def example(name: str) -> Model:
+    """The model for small images, or for short vectors if it takes no images; to ask what it can do."""
+    images, vectors = _SMALL
+    try:
+        return build(name, images)
+    except ValueError:
+        return build(name, vectors)
+
+
 def _peers(capability: str) -> list[str]:
-    """Names of the models that have this capability on small images."""
-    small = DataSpec((1, 8, 8), levels=4, classes=2)
-    able = [(name, build(name, small).capabilities) for name in names()]
-    return [name for name, can in able if any(c.split(":")[0] == capability for c in can)]
+    """Names of the models that have this capability."""
+    return [name for name in names() if any(c.split(":")[0] == capability for c in example(name).capabilities)]
 
 
 Model.peers = staticmethod(_peers)
