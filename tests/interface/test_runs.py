@@ -192,7 +192,7 @@ def test_arrays_train_too():
 def test_options_and_settings_never_clash(name):
     own = models.options(name).keys()
     assert not own & (set(Settings.__dataclass_fields__) | RESERVED)
-    model = models.build(name, DataSpec((1, 8, 8), levels=17, classes=10))
+    model = models.example(name)
     how = inspect.signature(type(model.generative).forward).parameters
     assert not {k for k, p in how.items() if p.kind is p.KEYWORD_ONLY and k != "y"} & SAMPLING
     assert own <= commands.train_parser(name).types.keys()
