@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_ends_with_1(tmp_path, capsys):
     ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
-        (RuntimeError("Os { code: 28, kind: StorageFull }"), "the disk is full"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
         (OSError(errno.EROFS, "Read-only file system", "/there"), "cannot use /there: Read-only file system."),
         (PermissionError(errno.EACCES, "Permission denied", "/there"), "cannot use /there: Permission denied."),
     ],
