@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 
 import genrep
 from genrep import models as registry
@@ -115,11 +116,11 @@ def _tell(what: str, done: runs.Trained, folder: Path, steps: str = "{} steps") 
     parts += [f"{speeds[len(speeds) // 2]:,.0f} examples/s"] if speeds else []
     parts += [f"last {name} {value:.4g}" for name, value in terms.items()]
     parts += ["stopped early, best weights kept"] if outcome.stopped_early else []
-    console.print(f"[bold]{what}[/bold]: {', '.join(parts)}", soft_wrap=True)
+    console.print(f"[bold]{escape(what)}[/bold]: {', '.join(parts)}", soft_wrap=True)
     if done.picture is not None:
-        console.print(f"samples: {done.picture}", soft_wrap=True)
-    console.print(f"next:    genrep sample {folder} --n 64 --out samples.png", soft_wrap=True)
-    console.print(f"         genrep evaluate {folder}", soft_wrap=True)
+        print(f"samples: {done.picture}")
+    print(f"next:    genrep sample {folder} --n 64 --out samples.png")
+    print(f"         genrep evaluate {folder}")
 
 
 def _duration(seconds: float) -> str:
