@@ -55,7 +55,10 @@ def test_its_config_makes_it_again_bit_for_bit(run, tmp_path):
     assert main(["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
     assert same(weights(run), weights(tmp_path / "again"))
     assert (run / "config.yaml").read_text() == (tmp_path / "again" / "config.yaml").read_text()
-    terms = [[json.loads(line)["terms"] for line in open(p / "log.jsonl")] for p in (run, tmp_path / "again")]
+    terms = [
+        [json.loads(line)["terms"] for line in (p / "log.jsonl").read_text().splitlines()]
+        for p in (run, tmp_path / "again")
+    ]
     assert terms[0] == terms[1]
 
 
@@ -105,7 +108,7 @@ def test_load_gives_the_averaged_weights_and_save_keeps_them(run, tmp_path):
 
 
 def test_a_model_without_a_recipe_says_how_to_get_one(tmp_path):
-    built = models.build("vae", DataSpec((1, 8, 8), levels=17), **SMALL)
+    built = models.build("vae", DataSpec((1, 8, 8), levels=17, classes=10), **SMALL)
     mine = Model(built.data, built.generative, built.inference, *built.objectives, domain=built.domain)
     with pytest.raises(ValueError, match="@recipe"):
         mine.save(tmp_path / "x")
@@ -166,7 +169,9 @@ def test_seconds_become_steps_and_both_are_refused(tmp_path):
     assert weights(out)
     assert yaml.safe_load(text)["steps"] == checkpoint.newest(out / "checkpoints")[1].about["step"]
     assert main(["train", "--config", str(out / "config.yaml"), "--steps", "1", "--out", str(tmp_path / "b")]) == 0
-    assert main(["train", "vae", "--data", "digits", "--seconds", "1", "--steps", "2", "--out", str(tmp_path / "c")]) == 2
+    assert (
+        main(["train", "vae", "--data", "digits", "--seconds", "1", "--steps", "2", "--out", str(tmp_path / "c")]) == 2
+    )
 
 
 def test_python_refuses_what_it_does_not_know():
@@ -187,7 +192,7 @@ def test_arrays_train_too():
 def test_options_and_settings_never_clash(name):
     own = models.options(name).keys()
     assert not own & (set(Settings.__dataclass_fields__) | RESERVED)
-    model = models.build(name, DataSpec((1, 8, 8), levels=17, classes=10))
+    model = models.example(name)
     how = inspect.signature(type(model.generative).forward).parameters
     assert not {k for k, p in how.items() if p.kind is p.KEYWORD_ONLY and k != "y"} & SAMPLING
     assert own <= commands.train_parser(name).types.keys()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 
 import genrep
 from genrep import models as registry
@@ -21,7 +22,7 @@ from genrep.interface import arguments, config, runs, show
 from genrep.interface.arguments import Namespace, Parser
 from genrep.interface.samples import check_path, parse_condition, save_samples
 from genrep.naming import choose
-from genrep.training.settings import Settings
+from genrep.training.settings import Settings, pick_device
 
 _DATA_HELP = "A named set (genrep data lists them), a folder of images, or a .npy, .npz or .csv file."
 _SEED_HELP = "Of everything random."
@@ -104,22 +105,22 @@ def _chosen(found: Namespace, parameters: Iterable[str], *, keep_none: bool = Tr
     return {k: v for k, v in values.items() if keep_none or v is not None}
 
 
-def _tell(what: str, done: runs.Trained, folder: Path) -> None:
+def _tell(what: str, done: runs.Trained, folder: Path, steps: str = "{} steps") -> None:
     """One line on how training went, and what to do next."""
     outcome, console = done.outcome, _console()
     last = next((r for r in reversed(outcome.log) if "terms" in r), None)
     speeds = sorted(r["images_per_second"] for r in outcome.log if "images_per_second" in r)
     weights = {k for objective in done.model.objectives for k in getattr(objective, "terms", {})}
     terms = {} if last is None else {k: v for k, v in last["terms"].items() if k in weights}
-    parts = [f"{outcome.steps} steps in {_duration(done.seconds)}"]
+    parts = [f"{steps.format(outcome.steps)} in {_duration(done.seconds)}"]
     parts += [f"{speeds[len(speeds) // 2]:,.0f} examples/s"] if speeds else []
     parts += [f"last {name} {value:.4g}" for name, value in terms.items()]
     parts += ["stopped early, best weights kept"] if outcome.stopped_early else []
-    console.print(f"[bold]{what}[/bold]: {', '.join(parts)}", soft_wrap=True)
+    console.print(f"[bold]{escape(what)}[/bold]: {', '.join(parts)}", soft_wrap=True)
     if done.picture is not None:
-        console.print(f"samples: {done.picture}", soft_wrap=True)
-    console.print(f"next:    genrep sample {folder} --n 64 --out samples.png", soft_wrap=True)
-    console.print(f"         genrep evaluate {folder}", soft_wrap=True)
+        print(f"samples: {done.picture}")
+    print(f"next:    genrep sample {folder} --n 64 --out samples.png")
+    print(f"         genrep evaluate {folder}")
 
 
 def _duration(seconds: float) -> str:
@@ -162,7 +163,7 @@ def resume(argv: list[str]) -> None:
     if found.steps is None:
         raise ValueError(f"--steps is missing: genrep resume {run} --steps TOTAL.")
     done = runs.go_on(run, steps=found.steps, data=found.data, device=found.device)
-    _tell(run, done, Path(run))
+    _tell(run, done, Path(run), "to step {}")
 
 
 def sample(argv: list[str]) -> None:
@@ -193,8 +194,6 @@ def _plain(documented: Any) -> str:
 
 
 def _draw(model: genrep.Model, about: Mapping[str, Any], run: Path, found: Namespace, how: Mapping[str, Any]) -> None:
-    from genrep.training.settings import pick_device
-
     if found.out is None and not run.is_dir():
         raise ValueError("--out is missing: where the samples go.")
     out = Path(found.out) if found.out is not None else run / "samples" / f"seed{found.seed}.png"

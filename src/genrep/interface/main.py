@@ -85,7 +85,7 @@ def _status(error: BaseException) -> int | None:
 def _told(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        return text or "stopped; nothing was written."
+        return text or "stopped."
     if _full(error):
         return "the disk is full. Make room, or choose another --out."
     if isinstance(error, OSError) and error.errno is not None:
@@ -96,7 +96,7 @@ def _told(error: BaseException) -> str:
 
 def _full(error: BaseException) -> bool:
     """Whether the disk is full; safetensors tells that in words of its own."""
-    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "StorageFull" in str(error)
+    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in str(error)
 
 
 @contextmanager

@@ -13,10 +13,9 @@ from rich.tree import Tree
 from torch import nn
 
 from genrep import models as registry
-from genrep.contracts import DataSpec, Model, Objective
+from genrep.contracts import Model, Objective
 from genrep.interface import arguments
 
-_EXAMPLE = DataSpec((1, 8, 8), levels=17, classes=10)  # small images, as in the data set digits
 _DEEPEST = 2  # levels of parts that are shown
 _MOST = 8  # children of a part that are shown
 
@@ -28,7 +27,7 @@ def models(console: Console) -> None:
         table.add_column(title, no_wrap=title in ("model", "family"), overflow="fold")
     for name in registry.names():
         recipe = registry.get(name)
-        can = ", ".join(capabilities(registry.build(name, _EXAMPLE)))
+        can = ", ".join(capabilities(registry.example(name)))
         table.add_row(f"[bold]{name}[/bold]", recipe.family, can, escape(recipe.reference))
     console.print(table)
     console.print("genrep models NAME shows the parts and options of one.")
@@ -43,11 +42,11 @@ def capabilities(model: Model) -> list[str]:
 
 def model(name: str, console: Console) -> None:
     """The three parts of a model, on small images, and its options."""
-    recipe, built = registry.get(name), registry.build(name, _EXAMPLE)
+    recipe, built = registry.get(name), registry.example(name)
     console.print(f"[bold]{name}[/bold]  {recipe.family}\n{escape(recipe.reference)}\n", soft_wrap=True)
     console.print(escape(arguments.summary(recipe)) + "\n", soft_wrap=True)
     console.print(f"can: {', '.join(capabilities(built))}\n", soft_wrap=True)
-    console.print("Parts, for images of 1 x 8 x 8 with 17 levels:")
+    console.print(f"Parts, for data of shape {' x '.join(map(str, built.data.shape))}:")
     tree = Tree("model", hide_root=True, guide_style="dim")
     _add(tree, "generative", built.generative, 0)
     inference = tree.add(f"[bold]inference[/bold]  {'' if len(list(built.inference.children())) else 'none is needed'}")

@@ -72,21 +72,19 @@ def build(name: str, data: DataSpec, **given: Any) -> Model:
     return get(name)(data, **given)
 
 
-_SMALL = (DataSpec((1, 8, 8), levels=4, classes=2), DataSpec((4,), classes=2))
-
-
 def example(name: str) -> Model:
-    """The model for small images, or for short vectors if it takes no images; to ask what it can do."""
-    images, vectors = _SMALL
+    """The model with its defaults, for small images with labels, or for vectors where it is for vectors only."""
+    images, vectors = DataSpec((1, 8, 8), levels=17, classes=10), DataSpec((8,), mean=(0.0,) * 8, std=(1.0,) * 8)
     try:
         return build(name, images)
-    except ValueError:
+    except ValueError:  # it says that it is for vectors
         return build(name, vectors)
 
 
 def _peers(capability: str) -> list[str]:
     """Names of the models that have this capability."""
-    return [name for name in names() if any(c.split(":")[0] == capability for c in example(name).capabilities)]
+    able = [(name, example(name).capabilities) for name in names()]
+    return [name for name, can in able if any(c.split(":")[0] == capability for c in can)]
 
 
 Model.peers = staticmethod(_peers)
