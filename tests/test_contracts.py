@@ -40,8 +40,9 @@ def made(name, spec, **given):
     try:
         return build(name, spec, **given)
     except ValueError as error:
-        assert any(word in str(error) for word in ("image", "integer", "levels", "vector")), error
-        pytest.skip(f"{name} refuses {spec.shape}: {error}")
+        refusal = str(error)
+    assert any(word in refusal for word in ("image", "integer", "levels", "vector")), refusal
+    return pytest.skip(f"{name} refuses {spec.shape}: {refusal}")
 
 
 @pytest.fixture(params=names())

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genrep.data.batches import InMemory
 from genrep.contracts import DataSpec
+from genrep.data.batches import InMemory
 from genrep.interface.reproduce import experiments, read, render
 from genrep.training.loop import fit
 from genrep.training.settings import Settings

@@ -22,6 +22,7 @@ _FUNCTIONS = {
     "save_samples": "genrep.interface.samples",
     "evaluate": "genrep.interface.evaluate",
     "compare": "genrep.interface.compare",
+    "reproduce": "genrep.interface.reproduce",
     "Model": "genrep.contracts",
     "DataSpec": "genrep.contracts",
     "Settings": "genrep.training.settings",

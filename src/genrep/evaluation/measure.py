@@ -80,8 +80,9 @@ class Subject:
         return self.model.sample(self.samples, condition=self.conditions(self.samples), seed=self.seed).cpu()
 
     @cached_property
-    def features(self) -> dict[str, Tensor]:
-        return {"real": self.extractor(self.real[0]), "generated": self.extractor(self.generated)}
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Of test examples and of samples."""
+        return self.extractor(self.real[0]), self.extractor(self.generated)
 
     @cached_property
     def train_features(self) -> Tensor:
@@ -127,36 +128,41 @@ def _bits(s: Subject) -> Found:
 
 def _plain(value: float, s: Subject, metric: str) -> Estimate:
     """A number without an error of its own."""
-    n = (len(s.features["real"]), len(s.features["generated"]))
-    return estimate(value, math.nan, n=n, protocol=s.feature_protocol, metric=metric)
+    real, generated = s.features
+    return estimate(value, math.nan, n=(len(real), len(generated)), protocol=s.feature_protocol, metric=metric)
 
 
 def _fd(s: Subject) -> Found:
     """The extrapolated distance, and the biased plug-in value that papers print."""
+    real, generated = s.features
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the protocol holds what it warns of, and the report shows it
-        found = frechet_distance(**s.features, protocol=s.feature_protocol, seed=s.seed)
-    return {"frechet": found, "frechet_plug_in": _plain(plug_in(**s.features), s, "plug-in Fréchet distance")}
+        found = frechet_distance(real=real, generated=generated, protocol=s.feature_protocol, seed=s.seed)
+    biased = plug_in(real=real, generated=generated)
+    return {"frechet": found, "frechet_plug_in": _plain(biased, s, "plug-in Fréchet distance")}
 
 
 def _kid(s: Subject) -> Found:
-    return {"kernel": kernel_distance(**s.features, protocol=s.feature_protocol, seed=s.seed)}
+    real, generated = s.features
+    return {"kernel": kernel_distance(real=real, generated=generated, protocol=s.feature_protocol, seed=s.seed)}
 
 
 def _prdc(s: Subject) -> Found:
-    return dict(prdc(**s.features, protocol=s.feature_protocol)._asdict())
+    real, generated = s.features
+    return dict(prdc(real=real, generated=generated, protocol=s.feature_protocol)._asdict())
 
 
 def _curve(s: Subject) -> Found:
-    found = precision_recall_curve(**s.features, protocol=s.feature_protocol, seed=s.seed)
+    real, generated = s.features
+    found = precision_recall_curve(real=real, generated=generated, protocol=s.feature_protocol, seed=s.seed)
     return {"f8": found.f8, "f1_8": found.f1_8}
 
 
 def _memorisation(s: Subject) -> Found:
-    rows = {"train": s.train_features, "held_out": s.features["real"], "generated": s.features["generated"]}
+    real, generated = s.features
     found: Found = {}
     for name, test in (("copying", copying), ("authenticity", authenticity)):
-        result = test(**rows, protocol=s.feature_protocol)
+        result = test(train=s.train_features, held_out=real, generated=generated, protocol=s.feature_protocol)
         found |= {name: result.estimate, f"{name}_p": _plain(result.p_value, s, f"p-value of {name}")}
     return found
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": "draw samples from a trained model",
     "evaluate": "measure a trained model on held-out data",
     "compare": "train several models alike, measure them alike, and report",
+    "reproduce": "run an experiment of this project, and write what it measured",
     "resume": "continue a run, bit for bit as if it had never stopped",
     "models": "list the models, or show one of them",
     "data": "list the data sets, or show one of them",
@@ -63,7 +64,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<11}{what}" for name, what in COMMANDS.items()]
     return "\n".join([
         "genrep: deep generative models of every family behind one interface.\n",
         "usage: genrep COMMAND ...   (genrep COMMAND --help says more)\n",

@@ -1,7 +1,8 @@
 """`genrep reproduce`: run an experiment that a YAML file describes, and write what it measured into results and docs.
 
-An experiment is a comparison with a name. `experiments/NAME.yaml` says title, data, models (names, or {name, options}),
-`published` (sentences to stand beside the numbers) and `budgets`: {budget: {seconds or steps, samples, examples, seeds}}.
+An experiment is a comparison with a name. `experiments/NAME.yaml` says title, data, models (names),
+`published` (sentences to stand beside the numbers) and `budgets`: {budget: {seconds or steps, samples, examples,
+seeds}}.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def read(name: str, folder: Path) -> dict[str, Any]:
     """An experiment by name; a ValueError says what its file lacks."""
     path = folder / f"{choose(name, experiments(folder), 'experiment')}.yaml"
     said = yaml.safe_load(path.read_text(encoding="utf8"))
-    if not isinstance(said, dict) or (missing := [k for k in _KEYS if k not in said]):
-        raise ValueError(f"{path} must say {', '.join(_KEYS)}; it lacks {', '.join(missing) if isinstance(said, dict) else 'all'}.")
+    missing = [k for k in _KEYS if not isinstance(said, dict) or k not in said]
+    if missing:
+        raise ValueError(f"{path} must say {', '.join(_KEYS)}; it lacks {', '.join(missing)}.")
     for budget, how in said["budgets"].items():
         for key in how:
             choose(key, _HOW, f"entry of budget {budget} in {path.name}")
@@ -112,9 +114,10 @@ def render(root: Path) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `genrep reproduce` from the files in `results/`; do not edit. ± is a standard error, [ ] a 95 % interval.",
-        "Budgets: `small` is two CPU cores and equal cuts for all rows; `gpu` at most 20 minutes on one GPU; `full` as published.",
-    ]  # fmt: skip
+        "Written by `genrep reproduce` from the files in `results/`; do not edit. ± is a standard error, [ ] a 95 %",
+        "interval. Budgets: `small` is two CPU cores and equal cuts for all rows, `gpu` at most 20 minutes on one GPU,",
+        "`full` as published.",
+    ]
     for path in sorted((root / "results").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf8"))
         if "models" in found:
@@ -132,7 +135,7 @@ def _section(stem: str, found: Mapping[str, Any], root: Path) -> list[str]:
         "",
         report.markdown(found),
         "",
-        f"Distances in features {protocol['features']} {protocol['features_hash']} {_about(protocol['features_about'])}, "
+        f"Features: {protocol['features']} {protocol['features_hash']}{_about(protocol['features_about'])}; "
         f"{protocol['samples']} samples, at most {protocol['examples']} of {protocol['counts']['test']} test examples. "
         f"{protocol['split']} Null check: half of the test data is at {null['value']:.3f} [{null['low']:.3f}, "
         f"{null['high']:.3f}] from the other.",
@@ -148,4 +151,4 @@ def _section(stem: str, found: Mapping[str, Any], root: Path) -> list[str]:
 
 def _about(features: Mapping[str, Any]) -> str:
     accuracy = features.get("test_accuracy")
-    return "" if accuracy is None else f"(test accuracy {accuracy:.3f})"
+    return "" if accuracy is None else f" (test accuracy {accuracy:.3f})"

@@ -24,6 +24,7 @@ from genrep.training.settings import Settings
 from genrep.training.trainer import Mode, Trainer, part
 
 _PROBATION = 100  # updates after which every parameter that an objective claims must have got a gradient
+_FIRST = 5.0  # seconds until the first checkpoint, at most
 _HELD_OUT = 2048  # examples of the validation split that the held-out loss looks at
 
 
@@ -114,8 +115,9 @@ class _Run:
     def go(self, bar: Bar, validation: Data | None) -> bool:
         """Updates until the steps are done (False) or patience ends (True)."""
         t, s = self.trainer, self.settings
-        saved = time.perf_counter()
-        self.marked = (t.step, saved)
+        start = time.perf_counter()
+        saved = start - max(0.0, s.checkpoint_seconds - _FIRST)  # a run that dies young can be resumed, too
+        self.marked = (t.step, start)
         with _interruptible() as interrupted:
             while t.step < s.steps and not self._out_of_patience():
                 step = t.step
