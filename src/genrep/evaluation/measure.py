@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from genrep.naming import choose
 Found = dict[str, Estimate]
 _PROBED = 5000  # training examples that a probe reads
 _TIMED = 64  # samples per batch when sampling is timed
+_EVALUATIONS = 50  # of a chain's network, per sample and per example's bound, at most
 
 
 class Subject:
@@ -54,6 +56,7 @@ class Subject:
                 f"The model was made for {model.data}, {splits.name} is {splits.spec}; measure it on its own data."
             )
         self.model, self.splits, self.extractor, self.seed, self.samples = model, splits, extractor, seed, samples
+        self.sampling = quick_sampling(model)
         self.index = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(seed))[:examples]
         self.protocol = {
             "model": model.recipe.name if model.recipe else "own",
@@ -77,7 +80,8 @@ class Subject:
 
     @cached_property
     def generated(self) -> Tensor:
-        return self.model.sample(self.samples, condition=self.conditions(self.samples), seed=self.seed).cpu()
+        condition = self.conditions(self.samples)
+        return self.model.sample(self.samples, condition=condition, seed=self.seed, **self.sampling).cpu()
 
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
@@ -114,12 +118,25 @@ class Subject:
         return torch.cat([torch.cat([f.flatten(1).float().cpu() for f in p.values()], 1) for p in parts])
 
 
+def quick_sampling(model: Model) -> dict[str, Any]:
+    """Sampling options for measuring: a chain is walked in at most 50 evaluations of its network, without noise."""
+    options = inspect.signature(model.generative.forward).parameters
+    if not {"sampler", "evaluations"} <= options.keys():
+        return {}
+    return {"sampler": "ddim", "evaluations": min(_EVALUATIONS, model.generative.evaluations())}
+
+
 def _bits(s: Subject) -> Found:
-    """Bits per dimension of masses over levels; nats of densities over real values."""
+    """Bits per dimension of masses over levels; nats of densities over real values.
+
+    A bound that is a sum over the steps of a chain is estimated, without bias, from at most 50 of them per example.
+    """
     s.model.require("log_likelihood")
-    nats, kind, measure = s.log_likelihood()
-    method = next(c.split(":")[1] for c in sorted(s.model.capabilities) if c.startswith("log_likelihood"))
-    stated = {**s.protocol, "kind": kind, "measure": measure, "method": method, "levels": s.splits.spec.levels}
+    method, way = next(iter(s.model.generative.likelihoods(s.model.inference).items()))
+    steps = "evaluations" in inspect.signature(way.f).parameters
+    how = {"evaluations": min(_EVALUATIONS, s.model.generative.evaluations())} if steps else {}
+    nats, kind, measure = s.log_likelihood(method=method, **how)
+    stated = {**s.protocol, "kind": kind, "measure": measure, "method": method, "levels": s.splits.spec.levels, **how}
     if measure == "mass":
         return {"bits": bits_per_dimension(nats, s.splits.spec.size, protocol=stated)}
     error = float(nats.double().std()) / len(nats) ** 0.5
@@ -227,9 +244,10 @@ def _cost(s: Subject) -> Found:
     found = {"parameters": estimate(count, 0.0, metric="parameters", **exact)}
     if not s.model.generative.can_sample:
         return found
-    evaluations = s.model.generative.evaluations()
+    evaluations = s.model.generative.evaluations(**s.sampling)
     found["evaluations"] = estimate(evaluations, 0.0, metric="network evaluations per sample", **exact)
-    return found | cost.sampling_speed(s.model, _TIMED, condition=s.conditions(_TIMED), protocol=s.protocol)
+    timed = cost.sampling_speed(s.model, _TIMED, condition=s.conditions(_TIMED), protocol=s.protocol, **s.sampling)
+    return found | timed
 
 
 METRICS: dict[str, Callable[[Subject], Found]] = {

@@ -87,6 +87,7 @@ def compare(
         say(f"{name}: measuring")
         model = runs.load(folder / name)
         subject = Subject(model, splits, chosen, samples=samples, examples=examples, seed=seed)
+        entry["sampling"] = subject.sampling
         entry["metrics"] = report.as_json(measure(subject, metrics))
         storage.write_json(folder / name / "metrics.json", entry["metrics"])
         entry["pictures"] = _pictures(name, subject, folder)
