@@ -13,8 +13,9 @@ from genrep.distributions.diffusion import Denoiser, Diffusion
 from genrep.distributions.domains import domain_for
 from genrep.distributions.processes import VariancePreserving
 from genrep.distributions.samplers import Denoised
-from genrep.distributions.schedules import Chain, cosine, from_function, linear, named
-from genrep.objectives.denoising import Denoising, scale_of, spread
+from genrep.distributions.schedules import Chain, cosine, cosine_from, from_function, linear, named
+from genrep.objectives.denoising import Denoising, scale_of
+from genrep.objectives.timesteps import LossAware, Uniform, Weighted
 
 MEAN = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.0, 0.5, 0.1], [0.5, 0.8, -0.2], [0.1, -0.2, 0.3]], dtype=torch.float64)
@@ -76,6 +77,15 @@ def test_cosine_schedule_is_its_formula_and_ends_above_zero():
     f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
     torch.testing.assert_close(alpha_bar[:-1], (f / f[0])[:-1])
     assert alpha_bar[-1].item() == pytest.approx(alpha_bar[-2].item() * 1e-3)
+
+
+def test_schedule_for_levels_starts_where_it_should():
+    chain = Chain(cosine_from(10, 0.2))
+    assert chain.sigma[1].item() == pytest.approx(0.2)
+    angles = chain.alpha[1:-1].acos()
+    torch.testing.assert_close(angles.diff(), angles.diff()[:1].expand(8))
+    assert Chain(named("auto", 50, 17)).sigma[1].item() == pytest.approx(1 / 32)
+    assert torch.equal(named("auto", 50), cosine(50))
 
 
 def test_any_function_is_a_schedule_if_it_falls():
@@ -154,8 +164,10 @@ def test_predictions_are_the_same_estimate(prediction):
     torch.testing.assert_close(found.mean, x)
     torch.testing.assert_close(found.interpolation, torch.full_like(x, 0.75))
     net.wrong = 0.3
-    error = scale_of(prediction, alpha, sigma) * (denoiser(alpha * x + sigma * noise, t).mean - x)
-    torch.testing.assert_close(error.abs(), torch.full_like(x, 0.3))
+    error = denoiser(alpha * x + sigma * noise, t).mean - x
+    torch.testing.assert_close((scale_of(prediction, alpha, sigma) * error).abs(), torch.full_like(x, 0.3))
+    snr = (alpha / sigma).square()
+    torch.testing.assert_close(scale_of("min_snr", alpha, sigma).square(), snr.clamp_max(5.0))
 
 
 # ---- the bound -------------------------------------------------------------------------------------------------------
@@ -211,7 +223,7 @@ def test_bound_lies_below_the_model_and_reaches_the_data_as_steps_grow():
 
 
 class ExactStep(Conditional):
-    """For x_0 ~ N(1/2, diag(v)): the mean of x_0 given x_t and the interpolation that makes the step's variance exact."""
+    """For x_0 ~ N(1/2, diag(v)): the mean of x_0 given x_t, and the interpolation that makes the variance exact."""
 
     def __init__(self, chain, v):
         super().__init__()
@@ -256,7 +268,9 @@ def test_the_model_reports_the_bound_as_a_density():
     data = DataSpec((3,), mean=(1.0,) * 3, std=(2.0,) * 3)
     chain = fine(300)
     diffusion = Diffusion(Exact(chain, interpolation=1.0), chain, (3,))
-    model = Model(data, diffusion, Inference(process=diffusion.denoiser.process), Denoising(), domain=domain_for(data))
+    model = Model(
+        data, diffusion, Inference(process=diffusion.denoiser.process), Denoising(Uniform(300)), domain=domain_for(data)
+    )
     inside = MultivariateNormal(MEAN, COVARIANCE)
     x = inside.sample((400,))
     found = model.log_likelihood(2 * x + 1)
@@ -307,12 +321,30 @@ def test_the_last_step_is_a_mass_over_the_levels():
         assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-9)
 
 
+def test_masses_of_all_images_sum_to_nearly_one():
+    """With the exact denoiser of the uniform distribution over 3^2 images and fine steps, each gets a mass of 1 / 9."""
+    images = torch.cartesian_prod(*[torch.linspace(-1, 1, 3)] * 2)
+
+    class Posterior(Conditional):
+        def forward(self, x, t, *, y=None):
+            k = (t * chain.steps).round().long()
+            distance = (x[:, None] - chain.alpha[k, None, None] * images).square().sum(2)
+            weights = (-distance / (2 * chain.sigma[k, None] ** 2)).softmax(1)
+            return Denoised(weights @ images, 1.0)
+
+    chain = Chain(torch.cat([torch.zeros(1), nn.functional.logsigmoid(torch.linspace(6, -9, 400))]))
+    diffusion = Diffusion(Posterior(), chain, (2,), levels=3)
+    mass = (diffusion.vlb(images.repeat(100, 1), None).view(100, 9)).mean(0).exp()
+    assert 0.9 < mass.sum().item() < 1
+    torch.testing.assert_close(mass, torch.full((9,), 1 / 9), atol=0.03, rtol=0)
+
+
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
 def test_vlb_loss_averages_to_minus_the_bound():
     diffusion = exact(8, error=0.2)
-    model = Model(DataSpec((3,)), diffusion, Inference(), Denoising("vlb"))
+    model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(Uniform(8), "vlb"))
     x = torch.tensor([1.0, -0.3, 0.4])
     draws = torch.stack([3 * model(Batch(x.expand(50, 3)))["vlb"].mean() for _ in range(600)])
     close(draws, closed_terms(diffusion, x)[:-1].sum())
@@ -327,7 +359,7 @@ def test_simple_loss_of_the_exact_denoiser_is_the_remaining_uncertainty():
         alpha, sigma = chain.alpha[k], chain.sigma[k]
         left = (eye - alpha * diffusion.denoiser.gain(alpha, sigma)) @ COVARIANCE
         expected.append((alpha / sigma) ** 2 * left.trace() / 3)
-    model = Model(DataSpec((3,)), diffusion, Inference(), Denoising("simple"))
+    model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(Uniform(8), "simple"))
     x = MultivariateNormal(MEAN, COVARIANCE).sample((20_000,))
     draws = torch.stack([model(Batch(part))["simple"].mean() for part in x.split(100)])
     close(draws, torch.stack(expected).mean())
@@ -341,7 +373,7 @@ def test_hybrid_teaches_the_variance_alone_by_the_bound():
         torch.manual_seed(3)
         net = Table()
         diffusion = Diffusion(Denoiser(net, VariancePreserving(chain)), chain, (3,))
-        model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(loss))
+        model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(Uniform(10), loss))
         model.objectives[0].total(model(Batch(torch.randn(64, 3)))).backward()
         grads[loss] = net.out.grad
     torch.testing.assert_close(grads["hybrid"][:3], grads["simple"][:3])
@@ -359,12 +391,60 @@ class Table(nn.Module):
 
 
 def test_steps_are_uniform_and_spread_over_the_batch():
-    drawn = torch.stack([spread(10, 7, torch.device("cpu")) for _ in range(4000)])
+    drawn = torch.stack([Uniform(7)(10, torch.device("cpu"))[0] for _ in range(4000)])
     for column in (drawn[:, 0], drawn[:, 9]):
         close(torch.nn.functional.one_hot(column - 1, 7).double(), torch.full((7,), 1 / 7))
     counts = torch.stack([row.bincount(minlength=8)[1:] for row in drawn])
     assert counts.min() >= 1  # ten over seven: each step once or twice
     assert counts.max() <= 2
+
+
+def choosers():
+    aware = LossAware(20, bins=6)
+    for _ in range(100):
+        k, _ = aware(30, torch.device("cpu"))
+        aware.learn(k, 5.0 / k)
+    return {"uniform": Uniform(20), "weighted": Weighted(torch.linspace(0.1, 3, 20)), "loss aware": aware}
+
+
+@pytest.mark.parametrize("name", ["uniform", "weighted", "loss aware"])
+def test_every_choice_of_steps_has_the_same_expectation(name):
+    """E[weight f(k)] = mean of f over all steps, for any f."""
+    chooser, f = choosers()[name], torch.randn(20)
+    draws = torch.stack([(w * f[k - 1]).mean() for k, w in (chooser(3, torch.device("cpu")) for _ in range(6000))])
+    close(draws, f.mean())
+
+
+def test_loss_aware_choice_lowers_the_variance():
+    """After learning that loss falls like 1 / k it estimates such a loss better than the uniform choice."""
+    found = choosers()
+    spreads = {}
+    for name in ("uniform", "loss aware"):
+        k, weight = zip(*[found[name](1, torch.device("cpu")) for _ in range(4000)], strict=True)
+        spreads[name] = (torch.cat(weight) / torch.cat(k)).std()
+        assert torch.cat(weight).max() <= 10
+    assert spreads["loss aware"] < 0.6 * spreads["uniform"]
+
+
+def test_a_step_that_would_never_be_drawn_is_refused():
+    with pytest.raises(ValueError, match="never be trained"):
+        Weighted(torch.tensor([1.0, 0.0]))
+
+
+def test_losses_are_corrected_and_learnt_in_train_mode_only():
+    diffusion = exact(8, error=0.2)
+    expected = closed_terms(diffusion, torch.tensor([1.0, -0.3, 0.4]))[:-1].sum()
+    chooser = LossAware(8)
+    model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(chooser, "vlb"))
+    x = Batch(torch.tensor([1.0, -0.3, 0.4]).expand(50, 3))
+    with torch.no_grad():
+        for _ in range(200):
+            model(x)
+        learnt = chooser.square.clone()
+        assert not torch.allclose(learnt, torch.ones(8))
+        model.eval()
+        close(torch.stack([3 * model(x)["vlb"].mean() for _ in range(1000)]), expected)
+    assert torch.equal(chooser.square, learnt)
 
 
 # ---- samplers --------------------------------------------------------------------------------------------------------
@@ -384,7 +464,7 @@ def test_ancestral_samples_have_the_moments_of_the_chain():
 
 
 def test_ddim_converges_to_the_data_at_first_order():
-    """A deterministic linear map of x_T; its covariance approaches the data's, ten times nearer with ten times the steps."""
+    """A deterministic linear map of x_T; with ten times the steps its covariance is ten times nearer to the data's."""
     errors = []
     for n in (20, 200):
         torch.manual_seed(1)

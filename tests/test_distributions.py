@@ -8,8 +8,9 @@ from scipy.stats import norm
 from torch.distributions import Independent, Normal, kl_divergence
 
 from genrep.contracts import DataSpec
-from genrep.distributions.basic import Bernoulli, Categories, CellMixture, Cells, Gaussian, Point, kl, level_value
+from genrep.distributions.basic import Bernoulli, Categories, CellMixture, Cells, Gaussian, Point, kl
 from genrep.distributions.domains import Levels, Logit, Standard, cell, domain_for
+from genrep.nets.levels import level_value
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ Outside a model, x is what the data set holds; inside, what the model's `domain`
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+
+from genrep import storage
+from genrep.version import __version__
 
 Terms = dict[str, Tensor]  # raw, unweighted, each (B,) per example or () per batch; a term may be absent from a step
 Kind = Literal["exact", "lower bound", "estimate"]
@@ -307,6 +311,16 @@ class Model(nn.Module):
         if layer is not None and layer not in found:
             raise ValueError(f"Expected one of the layers {list(found)}, got {layer!r}.")
         return found if layer is None else {layer: found[layer]}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights and what is needed to build the model again into one file, which `genrep.load` reads."""
+        if self.recipe is None:
+            raise ValueError(
+                "Only a model that a recipe built can be built again. Make the function that builds it a @recipe in "
+                "a file of genrep/models, and call genrep.models.build."
+            )
+        about = {"recipe": self.recipe._asdict(), "data": self.data._asdict(), "version": __version__}
+        storage.save(path, storage.state(self), about)
 
     # ---- checks ----------------------------------------------------------------------------------------------------
 

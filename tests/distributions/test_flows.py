@@ -9,13 +9,18 @@ import torch
 from torch import nn
 
 import genrep.distributions.flows as package
+from genrep.distributions.flows.autoregressive import Autoregressive, Inverted
 from genrep.distributions.flows.bijection import Bijection, Chain, Multiscale
 from genrep.distributions.flows.check import check_bijection
 from genrep.distributions.flows.coupling import Coupling, checkerboard, halves
-from genrep.distributions.flows.elementwise import Affine
+from genrep.distributions.flows.elementwise import Affine, Shift
+from genrep.distributions.flows.linear import Linear
 from genrep.distributions.flows.normalise import ActNorm
+from genrep.distributions.flows.planar import Planar
 from genrep.distributions.flows.reshape import Flatten, Squeeze
+from genrep.distributions.flows.spline import Spline
 from genrep.nets.coupling import ConvCoupling, DenseCoupling
+from genrep.nets.masked_dense import MaskedDense
 
 
 def wake(layer):
@@ -33,6 +38,10 @@ def dense(element, shape=(5,), condition=0, k=0):
 
 def conv(element, shape, keep, condition=0):
     return Coupling(keep, ConvCoupling(shape[0], element.size, 8, 1, condition), element)
+
+
+def masked(element, d, condition=0, *, reverse=False):
+    return Autoregressive(MaskedDense(d, element.size, 16, 1, condition, reverse=reverse), element)
 
 
 def started(layer, *shape):
@@ -58,6 +67,21 @@ LAYERS = {  # name: (constructor, shape, condition)
     "coupling, one column": (lambda: dense(Affine(), (1,), 2), (1,), 2),
     "coupling, channels": (lambda: conv(Affine(), (4, 3, 2), halves(4, 2).view(-1, 1, 1), 2), (4, 3, 2), 2),
     "coupling, checkerboard": (lambda: conv(Affine(), (2, 3, 3), checkerboard(3, 3, 1)), (2, 3, 3), 0),
+    "additive coupling": (lambda: dense(Shift()), (5,), 0),
+    "spline coupling": (lambda: dense(Spline(), condition=2), (5,), 2),
+    "spline coupling, image": (lambda: conv(Spline(4, 3.0), (2, 3, 3), checkerboard(3, 3, 0)), (2, 3, 3), 0),
+    "linear, lu": (lambda: Linear(6, "lu"), (6,), 0),
+    "linear, plain": (lambda: Linear(4, "plain"), (4,), 0),
+    "1 x 1 convolution, lu": (lambda: Linear(4, "lu"), (4, 3, 2), 0),
+    "1 x 1 convolution, plain": (lambda: Linear(3, "plain"), (3, 2, 2), 0),
+    "autoregressive": (lambda: masked(Affine(), 6), (6,), 0),
+    "autoregressive, conditional": (lambda: masked(Affine(), 4, 2, reverse=True), (4,), 2),
+    "autoregressive, one column": (lambda: masked(Affine(), 1, 2), (1,), 2),
+    "autoregressive spline": (lambda: masked(Spline(), 5, reverse=True), (5,), 0),
+    "inverse autoregressive": (lambda: Inverted(masked(Affine(), 5, 2)), (5,), 2),
+    "inverse autoregressive spline": (lambda: Inverted(masked(Spline(), 4)), (4,), 0),
+    "planar": (lambda: Planar(5), (5,), 0),
+    "planar, conditional": (lambda: Planar(3, 2), (3,), 2),
     "actnorm": (lambda: started(ActNorm(4), 4), (4,), 0),
     "actnorm, channels": (lambda: started(ActNorm(2, 1, 1), 2, 3, 3), (2, 3, 3), 0),
 }
@@ -67,7 +91,7 @@ LAYERS = {  # name: (constructor, shape, condition)
 def test_layer_passes_the_gate(name):
     torch.manual_seed(0)
     make, shape, condition = LAYERS[name]
-    check_bijection(wake(make()), shape, condition=condition, edges=(0.0, 3.0, -3.0, 20.0))
+    check_bijection(wake(make()), shape, condition=condition, edges=(0.0, 3.0, -3.0, 5.0, -5.0, 20.0))
 
 
 def test_no_layer_is_left_out():

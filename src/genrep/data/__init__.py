@@ -53,6 +53,7 @@ def load(
     levels: integers are in [0, levels) else inferred. layout: NCHW or NHWC, else inferred. seed: of what is held out.
     memory_limit: bytes; larger image folders are read on access, larger files are refused.
 
+    `about["origin"]` holds these arguments, so that a run knows its data.
     Raises ValueError for an unknown name, and for data that are damaged, ambiguous or do not fit together.
 
     >>> digits = load("digits")
@@ -60,6 +61,28 @@ def load(
     ((1, 8, 8), 17, 1197, 240, 360)
     """
     condition = _checked_names(label, condition)
+    splits = _read(name_or_path, label, condition, levels, layout, seed, memory_limit)
+    named = isinstance(name_or_path, str) and name_or_path in SOURCES
+    splits.about["origin"] = {
+        "data": str(name_or_path if named else Path(name_or_path).absolute()),
+        "label": label,
+        "condition": condition,
+        "levels": levels,
+        "layout": layout,
+        "seed": seed,
+    }
+    return splits
+
+
+def _read(
+    name_or_path: str | os.PathLike[str],
+    label: str | None,
+    condition: list[str],
+    levels: int | None,
+    layout: Layout | None,
+    seed: int,
+    memory_limit: int,
+) -> Splits:
     if isinstance(name_or_path, str) and name_or_path in SOURCES:
         _refuse(f"named set {name_or_path}", levels=levels, layout=layout)
         return read_named(name_or_path, label=label, condition=condition, seed=seed)

@@ -39,7 +39,7 @@ def describe(splits: Splits) -> dict[str, Any]:
     if spec.classes:
         names = about.get("class_names", [str(i) for i in range(spec.classes)])
         found["class_counts"] = {s: dict(zip(names, n, strict=True)) for s, n in about["class_counts"].items()}
-    return found | {k: v for k, v in about.items() if k not in ("counts", "class_counts", "condition")}
+    return found | {k: v for k, v in about.items() if k not in ("counts", "class_counts", "condition", "origin")}
 
 
 def _range(data: Data) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""Images one value at a time: p(x) = prod_i p(x_i | x_1 ... x_{i-1}), pixels in raster order, then their channels."""
+"""Examples one value at a time: p(x) = prod_k p(x_k | x_1 ... x_{k-1})."""
 
 from __future__ import annotations
 
@@ -13,125 +13,138 @@ from torch.distributions.constraints import Constraint
 
 from genrep.contracts import Conditional, DataSpec, Inference, Way
 from genrep.distributions.basic import Categories, CellMixture
+from genrep.nets.chain import Chain, as_example, in_order
 from genrep.nets.condition import encode_condition
-from genrep.nets.raster import ChannelHead, Raster
+from genrep.nets.levels import level_value
 
 OutputName = Literal["auto", "categorical", "mixture"]
 
 
-def output_for(data: DataSpec, name: OutputName) -> Literal["categorical", "mixture"]:
-    """The distribution of one value, `auto` resolved: free probabilities for up to 256 levels, else a mixture.
+def output_for(data: DataSpec, name: OutputName, most: int = 256) -> Literal["categorical", "mixture"]:
+    """The distribution of one value, `auto` resolved: free probabilities for up to `most` levels, else a mixture.
 
     >>> output_for(DataSpec((3, 32, 32), levels=65536), "auto")
     'mixture'
     """
-    if data.levels is None or len(data.shape) != 3:
-        raise ValueError(f"Expected images with integer levels, got data of shape {data.shape}, levels {data.levels}.")
+    if data.levels is None:
+        raise ValueError(
+            "Expected integer levels, got real-valued data; autoregressive flows and other densities take those."
+        )
     if name == "auto":
-        return "categorical" if data.levels <= 256 else "mixture"
+        return "categorical" if data.levels <= most else "mixture"
     return name
 
 
-class Autoregressive(Conditional):
-    """An exact mass over images of K levels in [-1, 1]: network (pixels) and head (channels) share the chain rule.
+def outputs_of(data: DataSpec, output: Literal["categorical", "mixture"], components: int) -> int:
+    """Parameters of the distribution of one value."""
+    return 3 * components if output == "mixture" else data.levels or 0
 
-    categorical: K free probabilities a value. mixture: `components` logistics cut into cells, far fewer parameters
-    where K is large, with means that start evenly over the range.
+
+class Autoregressive(Conditional):
+    """An exact mass over examples of K levels in [-1, 1] from a network that obeys the chain rule.
+
+    categorical: K free probabilities a value. mixture: logistics cut into cells, far fewer parameters where K is large;
+    without any training their means are spread evenly over the range.
     """
 
     measure = "mass"
 
     def __init__(
-        self,
-        data: DataSpec,
-        net: Raster,
-        output: OutputName = "auto",
-        *,
-        hidden: int,
-        components: int = 10,
-        condition: int = 0,
+        self, data: DataSpec, chain: Chain, output: Literal["categorical", "mixture"], condition: int = 0
     ) -> None:
         super().__init__()
-        self.output, self.shape, self.levels = output_for(data, output), data.shape, data.levels or 0
+        self.chain, self.output, self.levels = chain, output, data.levels or 0
         self.condition_width, self.reads_y = condition, condition > 0
-        channels, outputs = data.shape[0], self.levels if self.output == "categorical" else 3 * components
-        self.net, self.head = net, ChannelHead(net.features, channels, hidden, outputs)
-        self.draws = (Categories if self.output == "categorical" else CellMixture).draws
-        bias = self.head.out.bias
-        if self.output == "mixture":
-            assert bias is not None
-            with torch.no_grad():
-                bias.unflatten(0, (channels, 3, components))[:, 1] += torch.linspace(-1, 1, components)
+        self.draws = (Categories if output == "categorical" else CellMixture).draws
 
-    def values(self, features: Tensor, x: Tensor) -> Categories | CellMixture:
-        """p(x_i | earlier values) of every value, given features of the pixels and x, from which masks read less."""
-        out = self.head(features, x)
-        out = out.to(torch.promote_types(out.dtype, torch.float32))  # probabilities never in half precision
+    def values(self, parameters: Tensor) -> Categories | CellMixture:
+        """The distributions of values from their parameters (B, ..., outputs)."""
+        p = parameters.to(torch.promote_types(parameters.dtype, torch.float32))  # never in half precision
         if self.output == "categorical":
-            return Categories(out)
-        weight, mean, log_scale = out.chunk(3, -1)
+            return Categories(p)
+        weight, mean, log_scale = p.chunk(3, -1)
+        spread = torch.linspace(-1, 1, mean.shape[-1], dtype=p.dtype, device=p.device)
         narrowest = -math.log(self.levels - 1) - 2  # already all of a level's mass within its cell
-        return CellMixture(weight, mean, (log_scale - 2).clamp(narrowest, 4), self.levels)
+        return CellMixture(weight, mean + spread, (log_scale - 2).clamp(narrowest, 4), self.levels)
 
-    def forward(self, *, y: Tensor | None = None, cache: bool = True) -> Images:
-        """`cache`: keep what earlier pixels computed; without it the network runs on the whole image for each pixel."""
-        return Images(self, y, cache=cache)
+    def forward(
+        self, *, y: Tensor | None = None, cache: bool = True, prefix: Tensor | None = None, known: int = 0
+    ) -> Sequential:
+        """`cache`: keep what earlier values computed; without it the whole network runs for each of them.
+
+        `prefix`: an example whose first `known` values, in the order of the chain, all samples keep, as levels; or one
+        example per sample. The other values follow p(rest | known values).
+        """
+        return Sequential(self, y, cache=cache, prefix=prefix, known=known)
 
     def likelihoods(self, inference: Inference) -> Mapping[str, Way]:
         """exact: log P(x), one evaluation of the network."""
         return {"exact": Way(lambda x, y: self(y=y).log_prob(x), "exact", "mass")}
 
-    def evaluations(self, *, cache: bool = True) -> int:
-        """One step per pixel; with the cache a step is a column of the network, without it the whole network."""
-        return self.shape[1] * self.shape[2]
+    def evaluations(self, **how: object) -> int:
+        """One step per pixel or value; with the cache a step computes only what is new, else the whole network."""
+        return self.chain.steps
 
 
-class Images(Distribution):
-    """The distribution over whole images of an autoregressive part, batch shape () or that of the condition."""
+class Sequential(Distribution):
+    """The distribution over whole examples of an autoregressive part, batch shape () or that of the condition."""
 
     @property
     def arg_constraints(self) -> dict[str, Constraint]:
         return {}
 
-    def __init__(self, part: Autoregressive, y: Tensor | None, *, cache: bool) -> None:
-        super().__init__(torch.Size(() if y is None else (len(y),)), torch.Size(part.shape), validate_args=False)
-        self.part, self.y, self.cache = part, y, cache
+    def __init__(
+        self, part: Autoregressive, y: Tensor | None, *, cache: bool, prefix: Tensor | None, known: int
+    ) -> None:
+        shape, size = torch.Size(part.chain.shape), math.prod(part.chain.shape)
+        super().__init__(torch.Size(() if y is None else (len(y),)), shape, validate_args=False)
+        if not 0 <= known <= size or (known > 0) != (prefix is not None):
+            raise ValueError(f"Expected prefix= with 0 < known <= {size} values, got known={known}, prefix {prefix}.")
+        if prefix is not None and (prefix.is_floating_point() or prefix.shape[-len(shape) :] != shape):
+            raise ValueError(f"Expected a prefix of integer levels and shape {tuple(shape)}, got {prefix.shape}.")
+        self.part, self.y, self.cache, self.prefix, self.known = part, y, cache, prefix, known
 
     def _condition(self, lead: torch.Size, like: Tensor) -> Tensor | None:
-        """The encoded condition of each image, (n, width), `lead` being (*sample, *batch)."""
+        """The encoded condition of each example, (n, width), `lead` being (*sample, *batch)."""
         if not self.part.reads_y:
             return None
-        y = (
-            self.y
-            if self.y is None or len(lead) == 1
-            else self.y.expand(*lead, *self.y.shape[1:]).flatten(0, -self.y.ndim)
-        )
+        y = self.y
+        if y is not None and len(lead) > 1:
+            y = y.expand(*lead, *y.shape[1:]).flatten(0, -y.ndim)
         return encode_condition(y, self.part.condition_width, like).to(like)
 
     def log_prob(self, value: Tensor) -> Tensor:
         lead = value.shape[: value.ndim - len(self.event_shape)]
         x = value.reshape(-1, *self.event_shape)
-        part = self.part
-        return part.values(part.net(x, self._condition(lead, x)), x).log_prob(x).reshape(lead)
+        return self.part.values(self.part.chain(x, self._condition(lead, x))).log_prob(x).reshape(lead)
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        lead = torch.Size((*sample_shape, *self.batch_shape))
+        lead, size = torch.Size((*sample_shape, *self.batch_shape)), self.event_shape.numel()
         like = next(self.part.parameters())
         with torch.no_grad():
-            u = torch.rand(lead.numel(), *self.event_shape, self.part.draws, dtype=like.dtype, device=like.device)
-            return self.invert(u, self._condition(lead, u)).reshape(*lead, *self.event_shape)
+            u = torch.rand(lead.numel(), size, self.part.draws, dtype=like.dtype, device=like.device)
+            x = self.invert(u, self._condition(lead, u), self._known_values(u))
+        return x.reshape(*lead, *self.event_shape)
 
-    def invert(self, u: Tensor, condition: Tensor | None) -> Tensor:
-        """Images (n, C, H, W) from uniform numbers (n, C, H, W, draws), value by value in the order of the chain."""
-        n, channels, height, width, _ = u.shape
-        x = torch.zeros(u.shape[:-1], dtype=u.dtype, device=u.device)
-        step = self.part.net.walk(n, height, width, condition) if self.cache else None
-        pixel = x.new_zeros(n, channels, 1, 1)
-        for i in range(height):
-            for j in range(width):
-                features = self.part.net(x, condition)[:, :, i, j] if step is None else step(pixel[:, :, 0, 0])
-                pixel = x[:, :, i : i + 1, j : j + 1]
-                for c in range(channels):
-                    values = self.part.values(features[:, :, None, None], pixel)
-                    pixel[:, c] = values.draw(u[:, :, i : i + 1, j : j + 1])[:, c]
-        return x
+    def _known_values(self, u: Tensor) -> Tensor:
+        """The values that all samples keep, (n, known) in the order of the chain, inside."""
+        if self.prefix is None:
+            return u[:, :0, 0]
+        prefix = self.prefix.to(u.device).expand(len(u), *self.event_shape)
+        return level_value(in_order(prefix)[:, : self.known], u, self.part.levels)
+
+    def invert(self, u: Tensor, condition: Tensor | None, known: Tensor) -> Tensor:
+        """Examples (n, *x) from uniform numbers (n, D, draws), value by value, after the known ones (n, k)."""
+        n, size, _ = u.shape
+        part, shape = self.part, self.event_shape
+        values = u.new_zeros(n, size)
+        step = part.chain.walk(n, condition) if self.cache else None
+        value = values[:, 0]
+        for k in range(size):
+            if step is not None:
+                parameters = step(value)
+            else:
+                parameters = part.chain(as_example(values, shape), condition).movedim(1, -2).flatten(1, -2)[:, k]
+            value = known[:, k] if k < known.shape[1] else part.values(parameters).draw(u[:, k])
+            values[:, k] = value
+        return as_example(values, shape).contiguous()

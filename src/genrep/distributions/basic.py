@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
+from genrep.nets.levels import level_of, level_value
+
 
 class Event(Distribution):
     """A distribution over examples: parameters (*batch, *event), with a batch of at most one dimension."""
@@ -202,16 +204,6 @@ class CellMixture(Event):
     def log_prob(self, value: Tensor) -> Tensor:
         cells = log_cells(value.unsqueeze(-1), self.location, self.log_scale, self.levels, _logistic_interval)
         return self.over_event((self.weight.log_softmax(-1) + cells).logsumexp(-1))
-
-
-def level_of(value: Tensor, levels: int) -> Tensor:
-    """The nearest of the K levels to a value, values outside of [-1, 1] going to the ends."""
-    return ((value.clamp(-1, 1) + 1) * ((levels - 1) / 2)).round().long()
-
-
-def level_value(level: Tensor, like: Tensor, levels: int) -> Tensor:
-    """2 k / (K - 1) - 1, with the type of `like`."""
-    return level.to(like.dtype) / ((levels - 1) / 2) - 1
 
 
 def logistic_noise(u: Tensor) -> Tensor:

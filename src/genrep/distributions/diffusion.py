@@ -21,7 +21,7 @@ Variance = Literal["learnt", "beta", "posterior"]
 
 
 class Denoiser(Conditional):
-    """denoiser(x_t, t, y) -> Denoised, from a network (x_t, t, c) -> (B, C, ...), or (B, 2 C, ...) with learnt variance.
+    """denoiser(x_t, t, y) -> Denoised, from a network (x_t, t, c) -> (B, C, ...), or (B, 2 C, ...) for learnt variance.
 
     The network predicts the noise eps, the data x_0, or v = a eps - s x_0 (Salimans & Ho, 2022, section 4), where
     x_t = a x_0 + s eps. Its second half is the variance's interpolation, from [-1, 1] to [0, 1].
@@ -152,8 +152,8 @@ class Diffusion(Conditional):
     def vlb(self, x: Tensor, y: Tensor | None, *, evaluations: int = 0) -> Tensor:
         """Lower bound of log p(x), (B,) nats, without gradient.
 
-        `evaluations`: 0 computes the term of every step; n >= 2 computes that of step 1 and one random step from each of
-        n - 1 equal strata of the others, weighted by their sizes: an unbiased estimate of the same bound.
+        `evaluations`: 0 computes the term of every step; n >= 2 computes that of step 1 and one random step from each
+        of n - 1 equal strata of the others, weighted by their sizes: an unbiased estimate of the same bound.
         """
         steps = self.chain.steps
         if not evaluations or evaluations == steps:
@@ -162,7 +162,8 @@ class Diffusion(Conditional):
             raise ValueError(f"Expected 2 to {steps} evaluations (0: all {steps}), got {evaluations}.")
         edges = torch.linspace(2, steps + 1, evaluations, device=x.device, dtype=torch.float64).round().long()
         size = edges.diff()[:, None]
-        drawn = edges[:-1, None] + (torch.rand(evaluations - 1, len(x), device=x.device) * size).long().clamp_max(size - 1)
+        u = torch.rand(evaluations - 1, len(x), device=x.device)
+        drawn = edges[:-1, None] + torch.minimum((u * size).long(), size - 1)
         terms = self.step_terms(x, y, torch.cat([torch.ones_like(drawn[:1]), drawn]))
         return -(terms[0] + (size * terms[1:]).sum(0) + self.prior_term(x))
 

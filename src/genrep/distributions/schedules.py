@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genrep.distributions.basic import Gaussian
 
-ScheduleName = Literal["linear", "cosine"]
+ScheduleName = Literal["auto", "linear", "cosine"]
 
 
 def linear(steps: int, first: float = 0.001, last: float = 0.02) -> Tensor:
@@ -35,6 +35,19 @@ def cosine(steps: int, offset: float = 0.008) -> Tensor:
     return from_function(lambda t: ((t + offset) / (1 + offset) * math.pi / 2).cos().square(), steps)
 
 
+def cosine_from(steps: int, first: float) -> Tensor:
+    """abar_k = cos^2(pi / 2 t_k) with t_1, ..., t_T even from where the noise s_1 is `first` to 1.
+
+    With s_1 far below the distance of two levels steps are spent on what rounding settles; far above, the last step
+    has to guess. Nichol & Dhariwal (2021), section 3.2, choose the offset of their schedule for that, at 256 levels.
+    """
+    if not 0 < first < 1:
+        raise ValueError(f"Expected 0 < first < 1, got {first}.")
+    t = torch.linspace(2 / math.pi * math.asin(first), 1, _checked(steps), dtype=torch.float64)
+    alpha_bar = torch.cat([t.new_ones(1), (t * math.pi / 2).cos().square()])
+    return _from_betas(1 - alpha_bar[1:] / alpha_bar[:-1])
+
+
 def from_function(alpha_bar: Callable[[Tensor], Tensor], steps: int) -> Tensor:
     """Any schedule: `alpha_bar` maps t in [0, 1], float64, to falling positive values; it is divided by its first."""
     values = alpha_bar(torch.linspace(0, 1, _checked(steps) + 1, dtype=torch.float64))
@@ -44,11 +57,16 @@ def from_function(alpha_bar: Callable[[Tensor], Tensor], steps: int) -> Tensor:
     return _from_betas(1 - ratios)
 
 
-def named(name: ScheduleName, steps: int) -> Tensor:
-    """The schedule of that name with its usual constants."""
+def named(name: ScheduleName, steps: int, levels: int | None = None) -> Tensor:
+    """The schedule of that name with its usual constants.
+
+    auto: for levels 2 / (K - 1) apart a cosine from a quarter of that, s_1 = 1 / (2 (K - 1)); for real values cosine.
+    """
     if name not in get_args(ScheduleName):
         raise ValueError(f"Expected a schedule of {list(get_args(ScheduleName))}, got {name!r}.")
-    return {"linear": linear, "cosine": cosine}[name](steps)
+    if name == "auto" and levels is not None:
+        return cosine_from(steps, 0.5 / (levels - 1))
+    return linear(steps) if name == "linear" else cosine(steps)
 
 
 def _checked(steps: int) -> int:
@@ -76,6 +94,10 @@ class Chain(nn.Module):
     alpha: Tensor
     sigma: Tensor
     log_alpha_bar: Tensor
+    log_beta: Tensor  # from k = 1 on, like the tables below
+    log_small: Tensor  # log btilde
+    from_start: Tensor  # c0
+    from_next: Tensor  # ck
 
     def __init__(self, schedule: Tensor, t: Tensor | None = None) -> None:
         super().__init__()

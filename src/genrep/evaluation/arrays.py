@@ -12,7 +12,7 @@ Array = Tensor | np.ndarray  # (N, d)
 
 
 def features(x: Array, name: str = "features", least: int = 2) -> Tensor:
-    """x as a floating (N, d) tensor of finite numbers; a ValueError names the array and the first bad row."""
+    """Returns x as a floating (N, d) tensor of finite numbers; a ValueError names the array and the first bad row."""
     x = torch.as_tensor(x).detach()
     if x.ndim != 2 or not x.shape[1]:
         raise ValueError(f"Expected {name} of shape (N, d), got {tuple(x.shape)}; flatten what has more dimensions.")
@@ -35,7 +35,7 @@ def pair(real: Array, generated: Array, least: int = 2) -> tuple[Tensor, Tensor]
     a, b = features(real, "real", least), features(generated, "generated", least)
     if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"Expected equal widths, got real {tuple(a.shape)} and generated {tuple(b.shape)}; use one feature extractor."
+            f"Expected equal widths, got real {tuple(a.shape)} and generated {tuple(b.shape)}; use one extractor."
         )
     kind = torch.promote_types(a.dtype, b.dtype)
     return a.to(kind), b.to(a.device, kind)

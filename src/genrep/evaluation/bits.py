@@ -21,7 +21,8 @@ def bits_per_dimension(
     bound, as dequantisation draws are; importance weights go through `log_mean_exp` first). size: D = `DataSpec.size`.
     Only masses over the same levels compare; state kind, dequantisation and bit depth in the protocol.
 
-    >>> round(bits_per_dimension(torch.full((4,), -8 * math.log(256)), 8).value, 12)  # uniform over 256 levels
+    >>> nats = torch.full((4,), -8 * math.log(256), dtype=torch.float64)  # uniform over 256 levels
+    >>> round(bits_per_dimension(nats, 8).value, 12)
     8.0
     """
     if size < 1:
@@ -43,7 +44,7 @@ def bits_per_dimension(
 
 
 def log_mean_exp(log_weights: Tensor, dim: int = -1) -> Tensor:
-    """log (1/K sum_k w_k): the importance-weighted bound of K draws (Burda et al., 2016, eq. 8).
+    """The log of a mean, log (1/K sum_k w_k): the importance-weighted bound of K draws (Burda et al., 2016, eq. 8).
 
     >>> float(log_mean_exp(torch.tensor([0.0, 0.0])))
     0.0

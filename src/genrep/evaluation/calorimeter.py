@@ -46,7 +46,7 @@ def wasserstein_1d(a: Tensor, b: Tensor) -> Tensor:
     [2.5]
     """
     n, m = len(a), len(b)
-    edges = torch.cat([torch.arange(1, n + 1) / n, torch.arange(1, m + 1) / m]).double().unique()
+    edges = torch.cat([torch.arange(1, size + 1, dtype=torch.float64) / size for size in (n, m)]).unique()
     widths = edges.diff(prepend=edges.new_zeros(1))
     middle = edges - widths / 2
     level_a, level_b = ((middle * size).long().clamp(max=size - 1).to(a.device) for size in (n, m))

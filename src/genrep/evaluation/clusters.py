@@ -17,10 +17,14 @@ from genrep.evaluation.estimate import Estimate, estimate, jackknifed
 def trustworthiness(
     x: Array, embedding: Array, *, k: int = 5, level: float = 0.95, protocol: Mapping[str, Any] | None = None
 ) -> Estimate:
-    """Are neighbours in the embedding neighbours in the data?  1 - 2 / (N k (2 N - 3 k - 1)) sum_i sum_j max(0, r(i, j) - k).
+    """Are neighbours in the embedding neighbours in the data?
 
-    x (N, d), embedding (N, e); j runs over the k nearest of i in the embedding, r(i, j) is its rank in the data. About
-    0.5 for an unrelated embedding, 1 at best. The error takes rows as independent. Reference: Venna & Kaski (2001), eq. 1.
+        1 - 2 / (N k (2 N - 3 k - 1)) sum_i sum_j max(0, r(i, j) - k).
+
+    x (N, d), embedding (N, e); j runs over the k nearest of i in the embedding, r(i, j) is its rank in the data. An
+    unrelated embedding has about 0.5, the best 1. The error takes rows as independent.
+
+    Reference: Venna & Kaski (2001), eq. 1.
     """
     a, b = features(x, "x"), features(embedding, "embedding")
     n = len(a)

@@ -23,7 +23,7 @@ def parameters(model: Model) -> int:
 
 
 def sampling_speed(
-    model: Model, n: int, *, condition: Any = None, repeats: int = 3, protocol: dict[str, Any] | None = None, **how: Any
+    model: Model, n: int, *, condition: Any = None, repeats: int = 5, protocol: dict[str, Any] | None = None, **how: Any
 ) -> dict[str, Estimate]:
     """Samples per second in batches of n, the median of `repeats` after one of warm-up, and seconds to a first sample.
 
@@ -40,9 +40,15 @@ def sampling_speed(
     def of(take: Callable[[], float], metric: str, count: int) -> Estimate:
         values = [take() for _ in range(repeats)]
         error = statistics.stdev(values) / repeats**0.5
-        stated = {"metric": metric, "estimator": f"median of {repeats}", "device": str(model.device)}
         return estimate(
-            statistics.median(values), error, n=(0, count), degrees=repeats - 1, protocol=protocol, **stated
+            statistics.median(values),
+            error,
+            n=(0, count),
+            degrees=repeats - 1,
+            protocol=protocol,
+            metric=metric,
+            estimator=f"median of {repeats}",
+            device=str(model.device),
         )
 
     timed(1)

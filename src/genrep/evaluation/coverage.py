@@ -15,43 +15,53 @@ from genrep.evaluation.arrays import Array, centred, pair, square_distances
 from genrep.evaluation.estimate import Estimate, estimate
 
 
-def squared_radii(x: Tensor, k: int) -> Tensor:
-    """Squared distance of each row (N, d) to its k-th nearest other row, (N,)."""
+def squared_radii(x: Tensor, k: int, block: int = 1024) -> Tensor:
+    """Squared distance of each row (N, d) to its k-th nearest other row, (N,); every pair is measured once."""
     if not 1 <= k < len(x):
         raise ValueError(f"Expected 1 <= k < {len(x)} rows, got k = {k}.")
-    radii = x.new_empty(len(x))
-    for rows, squares in square_distances(x, x):
-        here = torch.arange(len(squares), device=x.device)
-        squares[here, here + rows.start] = torch.inf
-        radii[rows] = squares.topk(k, largest=False).values[:, -1]
-    return radii
+    norm, best = x.square().sum(1), x.new_full((len(x), k), torch.inf)
+
+    def improve(rows: slice, candidates: Tensor) -> None:
+        nearest = candidates.topk(min(k, candidates.shape[1]), largest=False).values
+        best[rows] = torch.cat([best[rows], nearest], 1).topk(k, largest=False).values
+
+    for start in range(0, len(x), block):
+        rows, after = slice(start, start + block), slice(start + block, None)
+        squares = (x[rows] @ x[start:].T).mul_(-2).add_(norm[rows, None]).add_(norm[start:]).clamp_(min=0)
+        squares.diagonal().fill_(torch.inf)
+        improve(rows, squares)
+        if start + block < len(x):
+            improve(after, squares[:, block:].T.contiguous())
+    return best[:, -1]
 
 
-class Balls(NamedTuple):
-    """Which of M points lie in which of N balls, counted."""
+class Incidence(NamedTuple):
+    """Counts of a relation between N rows and M columns."""
 
-    held: Tensor  # (N,) points in each ball
-    around: Tensor  # (M,) balls around each point
-    depends: Tensor  # (N,) points that lie in this ball alone
-    needed: Tensor  # (M,) balls that hold this point alone
+    row: Tensor  # (N,) columns related to each row
+    column: Tensor  # (M,)
+    only_row: Tensor  # (N,) columns that are related to this row alone
+    only_column: Tensor  # (M,)
 
 
-def count(centres: Tensor, squared: Tensor, points: Tensor) -> Balls:
-    """Counts of |point_j - centre_i|^2 <= squared_i."""
-    n, m = len(centres), len(points)
-    index_n, index_m = (torch.arange(size, device=centres.device) for size in (n, m))
-    column = torch.stack([torch.ones_like(index_m), index_m], 1).to(centres)  # a sum of indices names a lone one
-    held, around = centres.new_empty(n, 2), centres.new_zeros(m, 2)
-    for rows, squares in square_distances(centres, points):
-        inside = torch.le(squares, squared[rows, None], out=squares)
-        held[rows] = inside @ column
-        row = torch.stack([torch.ones_like(index_n[rows]), index_n[rows]], 1).to(centres)
-        around += inside.T @ row
+def within(x: Tensor, y: Tensor, *limits: Tensor) -> list[Incidence]:
+    """Counts of |x_i - y_j|^2 <= limit, for limits (N, 1) or (1, M), in one pass over the distances."""
+    n, m = len(x), len(y)
+    index = torch.arange(max(n, m), device=x.device)
+    marks = torch.stack([torch.ones_like(index), index], 1).to(x)  # a sum of indices names one that is alone
+    row, column = x.new_empty(len(limits), n, 2), x.new_zeros(len(limits), m, 2)
+    for rows, squares in square_distances(x, y):
+        for i, limit in enumerate(limits):
+            inside = (squares <= (limit if len(limit) == 1 else limit[rows])).to(x.dtype)
+            row[i, rows] = inside @ marks[:m]
+            column[i] += inside.T @ marks[rows]
 
-    def lone(found: Tensor, size: int) -> Tensor:
-        return found[found[:, 0] == 1, 1].long().bincount(minlength=size)
+    def alone(counts: Tensor, size: int) -> Tensor:
+        return counts[counts[:, 0] == 1, 1].long().bincount(minlength=size)
 
-    return Balls(held[:, 0].long(), around[:, 0].long(), lone(around, n), lone(held, m))
+    return [
+        Incidence(r[:, 0].long(), c[:, 0].long(), alone(c, n), alone(r, m)) for r, c in zip(row, column, strict=True)
+    ]
 
 
 def _spread(x: Tensor) -> float:
@@ -68,47 +78,40 @@ def _covered(covered: Tensor, leans: Tensor) -> tuple[float, float]:
     return float(covered.double().mean()), (_spread(covered) + _spread(lost)) ** 0.5
 
 
-class PrecisionRecall(NamedTuple):
+class PRDC(NamedTuple):
     precision: Estimate
     recall: Estimate
-
-
-def improved_precision_recall(
-    *, real: Array, generated: Array, k: int = 3, level: float = 0.95, protocol: Mapping[str, Any] | None = None
-) -> PrecisionRecall:
-    """Share of generated points in some real ball, and of real points in some generated ball.
-
-    real (N, d), generated (M, d). The standard errors treat the radii as given. Both shares depend on N and M, so they
-    compare only at equal sizes. Reference: Kynkäänniemi et al. (2019), eqs. 1 and 2.
-    """
-    x, y = centred(*pair(real, generated))
-    shared: dict[str, Any] = {"n": (len(x), len(y)), "protocol": protocol, "level": level, "estimator": f"k = {k}"}
-    a, b = count(x, squared_radii(x, k), y), count(y, squared_radii(y, k), x)
-    return PrecisionRecall(
-        estimate(*_covered(a.around > 0, a.depends), **shared, metric="improved precision"),
-        estimate(*_covered(b.around > 0, b.depends), **shared, metric="improved recall"),
-    )
-
-
-class DensityCoverage(NamedTuple):
     density: Estimate
     coverage: Estimate
 
 
-def density_coverage(
+def prdc(
     *, real: Array, generated: Array, k: int = 5, level: float = 0.95, protocol: Mapping[str, Any] | None = None
-) -> DensityCoverage:
-    """Density: real balls around a generated point, over k. Coverage: share of real balls that hold a generated point.
+) -> PRDC:
+    """Improved precision and recall (published with k = 3), density and coverage (k = 5), from three distance matrices.
 
-    real (N, d), generated (M, d). For equal distributions E density = 1 and, at N = M large, coverage -> 1 - 2^{-k}; the
-    standard errors treat the radii as given. Reference: Naeem et al. (2020), eqs. 4 and 5.
+    precision: share of generated points in some real ball; recall: of real points in some generated ball; density: real
+    balls around a generated point, over k; coverage: share of real balls that hold a generated point.
+
+    real (N, d), generated (M, d). For equal distributions E density = 1 and, at large N = M, coverage = 1 - 2^{-k}. All
+    depend on N and M and compare only at equal sizes; the standard errors treat the radii as given. In float32, equal
+    rows may be told apart by rounding: pass float64 where duplicates matter.
+
+    Reference: Kynkäänniemi et al. (2019), eqs. 1 and 2; Naeem et al. (2020), eqs. 4 and 5.
     """
     x, y = centred(*pair(real, generated))
-    shared: dict[str, Any] = {"n": (len(x), len(y)), "protocol": protocol, "level": level, "estimator": f"k = {k}"}
-    balls = count(x, squared_radii(x, k), y)
+    by_real, by_generated = within(x, y, squared_radii(x, k)[:, None], squared_radii(y, k)[None])
     share = len(x) / (k * len(y))
-    error = (_spread(balls.around / k) + _spread(balls.held * share)) ** 0.5
-    return DensityCoverage(
-        estimate(float(balls.around.double().mean()) / k, error, **shared, metric="density"),
-        estimate(*_covered(balls.held > 0, balls.needed), **shared, metric="coverage"),
+    density = float(by_real.column.double().mean()) / k
+    error = (_spread(by_real.column / k) + _spread(by_real.row * share)) ** 0.5
+
+    def stated(value: float, error: float, name: str) -> Estimate:
+        how: dict[str, Any] = {"protocol": protocol, "level": level, "metric": name, "estimator": f"k = {k}"}
+        return estimate(value, error, n=(len(x), len(y)), **how)
+
+    return PRDC(
+        stated(*_covered(by_real.column > 0, by_real.only_row), "improved precision"),
+        stated(*_covered(by_generated.row > 0, by_generated.only_column), "improved recall"),
+        stated(density, error, "density"),
+        stated(*_covered(by_real.row > 0, by_real.only_column), "coverage"),
     )

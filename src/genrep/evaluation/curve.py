@@ -42,7 +42,7 @@ def curve(p: Tensor, q: Tensor, angles: int = 1001) -> tuple[Tensor, Tensor]:
 
 
 def f_score(precision: Tensor, recall: Tensor, beta: float) -> Tensor:
-    """max over the curve of (1 + beta^2) precision recall / (beta^2 precision + recall), (...,)."""
+    """The max over the curve of (1 + beta^2) precision recall / (beta^2 precision + recall), (...,)."""
     tiny = torch.finfo(torch.float64).tiny  # both are zero where the supports are disjoint
     return ((1 + beta**2) * precision * recall / (beta**2 * precision + recall).clamp(min=tiny)).amax(-1)
 
@@ -61,8 +61,8 @@ def precision_recall_curve(
 ) -> Curve:
     """Curve, F_8 and F_{1/8} over `runs` clusterings of the union of both sets.
 
-    real (N, d), generated (M, d). Curves are averaged over the runs. The errors come from a jackknife over groups of rows
-    with the clusters held; a cluster is as large as both sets make it, so unequal N and M shift the curve.
+    real (N, d), generated (M, d). Curves are averaged over the runs. The errors come from a jackknife over groups of
+    rows with the clusters held; a cluster is as large as both sets make it, so unequal N and M shift the curve.
     """
     x, y = pair(real, generated)
     if clusters > len(x) + len(y):
@@ -70,10 +70,10 @@ def precision_recall_curve(
     gx, gy = group_of(len(x), groups, seed), group_of(len(y), groups, seed + 1)
     both, curves = torch.cat([x, y]).cpu().numpy(), []
     for run in range(runs):
-        means = MiniBatchKMeans(clusters, n_init=10, batch_size=1024, random_state=seed + run)
+        means = MiniBatchKMeans(clusters, n_init=10, batch_size=1024, random_state=seed + run)  # pyright: ignore[reportArgumentType]: takes int
         labels = torch.from_numpy(np.asarray(means.fit(both).labels_, dtype=np.int64))
         p, q = _counts(labels[: len(x)], gx, groups, clusters), _counts(labels[len(x) :], gy, groups, clusters)
-        curves.append(torch.stack(curve(*(_without_each(c) for c in (p, q)), angles)))
+        curves.append(torch.stack(curve(_without_each(p), _without_each(q), angles)))
     precision, recall = torch.stack(curves).mean(0)  # (1 + groups, angles); row 0 is the whole
 
     def score(beta: float, name: str) -> Estimate:

@@ -167,7 +167,7 @@ def _forests(
 ) -> tuple[float, float, float]:
     importance, accuracy = [], []
     for j in range(f.shape[1]):
-        forest = RandomForestClassifier(50, min_samples_leaf=5, max_features=None, random_state=seed).fit(z, f[:, j])
+        forest = RandomForestClassifier(50, min_samples_leaf=5, max_features=None, random_state=seed).fit(z, f[:, j])  # pyright: ignore[reportArgumentType]: takes None
         importance.append(forest.feature_importances_)
         accuracy.append(float(forest.score(z_test, f_test[:, j])))
     r = np.stack(importance, 1)  # (L, F)

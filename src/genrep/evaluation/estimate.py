@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import torch
 from scipy import stats
 from torch import Tensor
-
-import genrep
 
 NAMES_MODEL = frozenset({"model", "run", "checkpoint"})  # protocol keys that may differ between two compared results
 
@@ -56,7 +55,7 @@ def estimate(
     replicates: Sequence[float] = (),
     **stated: Any,
 ) -> Estimate:
-    """value +- t_{(1 + level)/2} standard_error, with Student's t of `degrees` degrees of freedom.
+    """The interval value +- t_{(1 + level)/2} standard_error, with Student's t of `degrees` degrees of freedom.
 
     `stated`: what the metric itself adds to the caller's protocol (its name, estimator, seed). The version is added.
 
@@ -69,9 +68,16 @@ def estimate(
         float(standard_error),
         (float(value - half), float(value + half), level),
         n,
-        {**(protocol or {}), **stated, "version": genrep.__version__},
+        {**(protocol or {}), **stated, "version": _version()},
         tuple(float(r) for r in replicates),
     )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("genrep")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "source"
 
 
 def jackknifed(value: float, replicates: Sequence[float], **how: Any) -> Estimate:
@@ -90,7 +96,7 @@ def jackknifed(value: float, replicates: Sequence[float], **how: Any) -> Estimat
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
-    """a - b, paired over jackknife replicates where both have them, otherwise as of independent results.
+    """The difference a - b, paired over jackknife replicates where both have them, otherwise as of independent results.
 
     Raises ValueError, naming the keys, when the protocols differ in anything but the model.
     """

@@ -102,7 +102,7 @@ def _lenet(splits: Splits) -> Extractor:
     spec = splits.spec
     if spec.classes < 2:
         raise ValueError("Extractor lenet needs labels; choose pca or random.")
-    steps = max(300, min(3000, 5 * len(splits.train) // 128))
+    steps = max(1000, min(3000, 5 * len(splits.train) // 128))
     how = {"steps": steps, "batch": 128, "lr": 1e-3, "seed": 0}
     with seeded(0):
         net = LeNet(spec.shape[0], spec.classes)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genrep.evaluation.arrays import Array, group_of, pair
 from genrep.evaluation.estimate import Estimate, jackknifed
+from genrep.evaluation.linear import cholesky, eigenvalues, product
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,9 @@ class Moments:
 
 
 def moments(x: Tensor) -> Moments:
-    """Moments of the rows of x (N, d); only the upper half of the outer products is computed."""
+    """Moments of the rows of x (N, d)."""
     x = x.double()
-    d, block = x.shape[1], 512
-    outer = x.new_empty(d, d)
-    for i in range(0, d, block):
-        part = x[:, i : i + block].T @ x[:, i:]
-        outer[i : i + block, i:] = part
-        outer[i:, i : i + block] = part.T
-    return Moments(len(x), x.sum(0), outer)
+    return Moments(len(x), x.sum(0), product(x.T, x))
 
 
 class Gaussian(NamedTuple):
@@ -58,8 +53,8 @@ def gaussian(m: Moments) -> Gaussian:
     """Mean and unbiased covariance of the rows behind the moments."""
     mean = m.total / m.n
     covariance = (m.outer - m.n * torch.outer(mean, mean)) / (m.n - 1)
-    lower, failed = torch.linalg.cholesky_ex(covariance)
-    if failed:  # singular: eigenvalues below zero are rounding
+    lower = cholesky(covariance)
+    if lower is None:  # singular: eigenvalues below zero are rounding
         values, vectors = torch.linalg.eigh(covariance)
         return Gaussian(mean, values.clamp(min=0).sqrt()[:, None] * vectors.T)
     return Gaussian(mean, lower.T)
@@ -75,9 +70,9 @@ def fit(x: Tensor) -> Gaussian:
 
 def between(a: Gaussian, b: Gaussian) -> float:
     """The Fréchet distance of two Gaussians."""
-    cross = a.factor @ b.factor.T
-    gram = cross @ cross.T if cross.shape[0] <= cross.shape[1] else cross.T @ cross
-    nuclear = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
+    cross = product(a.factor, b.factor.T)
+    gram = product(cross, cross.T) if cross.shape[0] <= cross.shape[1] else product(cross.T, cross)
+    nuclear = eigenvalues(gram).clamp(min=0).sqrt().sum()
     return float((a.mean - b.mean).square().sum() + a.factor.square().sum() + b.factor.square().sum() - 2 * nuclear)
 
 
@@ -92,7 +87,7 @@ def plug_in(*, real: Array, generated: Array) -> float:
 
 
 class _Side:
-    """One sample in random groups, the first half of which is one half of the sample; keeps the moments of the halves."""
+    """One sample in random groups, the first half of them one half of the sample; keeps the moments of the halves."""
 
     def __init__(self, x: Tensor, groups: int, seed: int) -> None:
         group = group_of(len(x), groups, seed)
@@ -110,7 +105,7 @@ class _Side:
 
 
 def extrapolated(whole: float, halves: tuple[float, float], inverse: tuple[float, float, float]) -> float:
-    """The limit of F + c/N from a sample and its halves; `inverse` holds the three 1/N. For equal halves 2 F - mean F_h.
+    """The limit of F + c/N from a sample and its halves; `inverse` holds the three 1/N. Equal halves: 2 F - mean F_h.
 
     >>> extrapolated(1 + 3 / 100, (1 + 3 / 50, 1 + 3 / 50), (1 / 100, 1 / 50, 1 / 50))
     1.0

@@ -2,8 +2,8 @@
 
     MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)
 
-The U-statistic leaves out the diagonal, so it is unbiased at any N and may be negative. Reference: Gretton et al. (2012),
-eq. 3; the cubic kernel on features, Binkowski et al. (2018), section 4.
+The U-statistic leaves out the diagonal, so it is unbiased at any N and may be negative. Reference: Gretton et al.
+(2012), eq. 3; the cubic kernel on features, Binkowski et al. (2018), section 4.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def kernel_distance_subsets(
 ) -> Estimate:
     """Kernel distance as papers print it: the mean over random subsets of `size` rows a side.
 
-    The subsets overlap, so their spread is not the error of their mean: the standard error is that of the subsets' U-
-    statistics, s sqrt(1/subsets + size/min(N, M)), which counts what they share. `kernel_distance` is as unbiased, less noisy and
+    The subsets overlap, so their spread is not the error of their mean: the standard error is
+    s sqrt(1/subsets + size/min(N, M)), which counts what they share. `kernel_distance` is as unbiased, less noisy, and
     has a sounder interval.
     """
     x, y = pair(real, generated)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -29,6 +31,7 @@ from genrep.naming import choose
 Found = dict[str, Estimate]
 _PROBED = 5000  # training examples that a probe reads
 _TIMED = 64  # samples per batch when sampling is timed
+_EVALUATIONS = 50  # of a chain's network, per sample and per example's bound, at most
 
 
 class Subject:
@@ -53,6 +56,7 @@ class Subject:
                 f"The model was made for {model.data}, {splits.name} is {splits.spec}; measure it on its own data."
             )
         self.model, self.splits, self.extractor, self.seed, self.samples = model, splits, extractor, seed, samples
+        self.sampling = quick_sampling(model)
         self.index = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(seed))[:examples]
         self.protocol = {
             "model": model.recipe.name if model.recipe else "own",
@@ -76,11 +80,13 @@ class Subject:
 
     @cached_property
     def generated(self) -> Tensor:
-        return self.model.sample(self.samples, condition=self.conditions(self.samples), seed=self.seed).cpu()
+        condition = self.conditions(self.samples)
+        return self.model.sample(self.samples, condition=condition, seed=self.seed, **self.sampling).cpu()
 
     @cached_property
-    def features(self) -> dict[str, Tensor]:
-        return {"real": self.extractor(self.real[0]), "generated": self.extractor(self.generated)}
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Of test examples and of samples."""
+        return self.extractor(self.real[0]), self.extractor(self.generated)
 
     @cached_property
     def train_features(self) -> Tensor:
@@ -112,47 +118,70 @@ class Subject:
         return torch.cat([torch.cat([f.flatten(1).float().cpu() for f in p.values()], 1) for p in parts])
 
 
+def quick_sampling(model: Model) -> dict[str, Any]:
+    """Sampling options for measuring: a chain is walked in at most 50 evaluations of its network, without noise."""
+    options = inspect.signature(model.generative.forward).parameters
+    if not {"sampler", "evaluations"} <= options.keys():
+        return {}
+    return {"sampler": "ddim", "evaluations": min(_EVALUATIONS, model.generative.evaluations())}
+
+
 def _bits(s: Subject) -> Found:
-    """Bits per dimension of masses over levels; nats of densities over real values."""
+    """Bits per dimension of masses over levels; nats of densities over real values.
+
+    A bound that is a sum over the steps of a chain is estimated, without bias, from at most 50 of them per example.
+    """
     s.model.require("log_likelihood")
-    nats, kind, measure = s.log_likelihood()
-    method = next(c.split(":")[1] for c in sorted(s.model.capabilities) if c.startswith("log_likelihood"))
-    stated = {**s.protocol, "kind": kind, "measure": measure, "method": method, "levels": s.splits.spec.levels}
+    method, way = next(iter(s.model.generative.likelihoods(s.model.inference).items()))
+    steps = "evaluations" in inspect.signature(way.f).parameters
+    how = {"evaluations": min(_EVALUATIONS, s.model.generative.evaluations())} if steps else {}
+    nats, kind, measure = s.log_likelihood(method=method, **how)
+    stated = {**s.protocol, "kind": kind, "measure": measure, "method": method, "levels": s.splits.spec.levels, **how}
     if measure == "mass":
         return {"bits": bits_per_dimension(nats, s.splits.spec.size, protocol=stated)}
     error = float(nats.double().std()) / len(nats) ** 0.5
     return {"nats": estimate(-float(nats.double().mean()), error, n=(len(nats), 0), protocol=stated, metric="nats")}
 
 
+def _plain(value: float, s: Subject, metric: str) -> Estimate:
+    """A number without an error of its own."""
+    real, generated = s.features
+    return estimate(value, math.nan, n=(len(real), len(generated)), protocol=s.feature_protocol, metric=metric)
+
+
 def _fd(s: Subject) -> Found:
+    """The extrapolated distance, and the biased plug-in value that papers print."""
+    real, generated = s.features
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the protocol holds what it warns of, and the report shows it
-        found = frechet_distance(**s.features, protocol=s.feature_protocol, seed=s.seed)
-    return {"frechet": found._replace(protocol={**found.protocol, "plug_in": plug_in(**s.features)})}
+        found = frechet_distance(real=real, generated=generated, protocol=s.feature_protocol, seed=s.seed)
+    biased = plug_in(real=real, generated=generated)
+    return {"frechet": found, "frechet_plug_in": _plain(biased, s, "plug-in Fréchet distance")}
 
 
 def _kid(s: Subject) -> Found:
-    return {"kernel": kernel_distance(**s.features, protocol=s.feature_protocol, seed=s.seed)}
+    real, generated = s.features
+    return {"kernel": kernel_distance(real=real, generated=generated, protocol=s.feature_protocol, seed=s.seed)}
 
 
 def _prdc(s: Subject) -> Found:
-    return dict(prdc(**s.features, protocol=s.feature_protocol)._asdict())
+    real, generated = s.features
+    return dict(prdc(real=real, generated=generated, protocol=s.feature_protocol)._asdict())
 
 
 def _curve(s: Subject) -> Found:
-    found = precision_recall_curve(**s.features, protocol=s.feature_protocol, seed=s.seed)
+    real, generated = s.features
+    found = precision_recall_curve(real=real, generated=generated, protocol=s.feature_protocol, seed=s.seed)
     return {"f8": found.f8, "f1_8": found.f1_8}
 
 
 def _memorisation(s: Subject) -> Found:
-    rows = {"train": s.train_features, "held_out": s.features["real"], "generated": s.features["generated"]}
-    copies, authentic = copying(**rows, protocol=s.feature_protocol), authenticity(**rows, protocol=s.feature_protocol)
-    return {
-        "copying": copies.estimate._replace(protocol={**copies.estimate.protocol, "p_value": copies.p_value}),
-        "authenticity": authentic.estimate._replace(
-            protocol={**authentic.estimate.protocol, "p_value": authentic.p_value}
-        ),
-    }
+    real, generated = s.features
+    found: Found = {}
+    for name, test in (("copying", copying), ("authenticity", authenticity)):
+        result = test(train=s.train_features, held_out=real, generated=generated, protocol=s.feature_protocol)
+        found |= {name: result.estimate, f"{name}_p": _plain(result.p_value, s, f"p-value of {name}")}
+    return found
 
 
 def _unit(s: Subject, x: Tensor) -> Tensor:
@@ -188,7 +217,9 @@ def _reconstruction(s: Subject) -> Found:
     ratio = psnr(a, b)
     if ratio.isfinite().all():  # an exact reconstruction has no noise
         found["reconstruction_psnr"] = mean(ratio, "PSNR, dB")
-    return found | {"reconstruction_ms_ssim": mean(ms_ssim(a, b), "MS-SSIM")}
+    window = min(11, (min(a.shape[2:]) - 1) // 2 * 2 + 1)  # odd, and no larger than the image
+    similar = mean(ms_ssim(a, b, window=window), f"MS-SSIM, window {window}")
+    return found | {"reconstruction_ms_ssim": similar}
 
 
 def _probe(s: Subject) -> Found:
@@ -213,9 +244,10 @@ def _cost(s: Subject) -> Found:
     found = {"parameters": estimate(count, 0.0, metric="parameters", **exact)}
     if not s.model.generative.can_sample:
         return found
-    evaluations = s.model.generative.evaluations()
+    evaluations = s.model.generative.evaluations(**s.sampling)
     found["evaluations"] = estimate(evaluations, 0.0, metric="network evaluations per sample", **exact)
-    return found | cost.sampling_speed(s.model, _TIMED, condition=s.conditions(_TIMED), protocol=s.protocol)
+    timed = cost.sampling_speed(s.model, _TIMED, condition=s.conditions(_TIMED), protocol=s.protocol, **s.sampling)
+    return found | timed
 
 
 METRICS: dict[str, Callable[[Subject], Found]] = {

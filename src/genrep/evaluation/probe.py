@@ -5,7 +5,7 @@ The regularisation is chosen by cross-validation on the training rows; the test 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -82,7 +82,7 @@ def _search(classes: bool, reader: str, y: np.ndarray, seed: int) -> GridSearchC
     model: BaseEstimator
     if reader == "neighbours":
         model, name = (KNeighborsClassifier() if classes else KNeighborsRegressor()), "n_neighbors"
-        choices: tuple[float, ...] = tuple(k for k in NEIGHBOURS if k <= len(y) * (folds - 1) // folds)
+        choices: Sequence[Any] = tuple(k for k in NEIGHBOURS if k <= len(y) * (folds - 1) // folds)
     elif classes:
         model, name, choices = LogisticRegression(max_iter=2000), "C", STRENGTHS
     else:
@@ -94,7 +94,7 @@ def _search(classes: bool, reader: str, y: np.ndarray, seed: int) -> GridSearchC
 
 def _chosen(fitted: GridSearchCV) -> float:
     last = fitted.best_estimator_[-1]
-    return float(last.alpha_ if isinstance(last, RidgeCV) else next(iter(fitted.best_params_.values())))
+    return float(np.asarray(last.alpha_ if isinstance(last, RidgeCV) else next(iter(fitted.best_params_.values()))))
 
 
 def _r2(truth: np.ndarray, predicted: np.ndarray) -> float:

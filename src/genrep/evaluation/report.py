@@ -1,8 +1,8 @@
 """The report of a comparison: a JSON file, and one HTML page that holds everything it shows.
 
 `report.json` is {"schema": 1, "protocol": {...}, "null": {...}, "models": {name: entry}}; an entry has "options",
-"settings", "training" (updates, seconds, images per second, peak memory in bytes, the log), "metrics" (an estimate, or
-{"reason": why there is none}) and "pictures" (PNG files beside it).
+"settings", "sampling" (options of the sampler), "training" (updates, seconds, images per second, peak memory in bytes,
+the log), "metrics" (an estimate, or {"reason": why there is none}) and "pictures" (PNG files beside it).
 """
 
 from __future__ import annotations

@@ -21,10 +21,12 @@ def inception_score(
     level: float = 0.95,
     protocol: Mapping[str, Any] | None = None,
 ) -> Estimate:
-    """exp E KL(p(y|x) || p(y)) from class probabilities (N, C) of generated images: the mean over `splits`, as published.
+    """Inception score exp E KL(p(y|x) || p(y)) from class probabilities (N, C) of generated images, over splits.
 
-    Between 1 and C. The standard error is that of the mean over splits. Every split is biased downwards by about (C - 1) / (2 N/splits) in
-    the exponent, so it compares only at equal N/splits. Reference: Salimans et al. (2016), section 4.
+    Between 1 and C. The standard error is that of the mean over splits. The logarithm is biased, by at most about
+    (C - 1) / (2 N/splits), so scores compare only at equal N/splits.
+
+    Reference: Salimans et al. (2016), section 4.
     """
     p = probabilities.detach().double()
     if p.ndim != 2 or p.shape[1] < 2:
@@ -74,7 +76,7 @@ def absolute_error(x: Tensor, y: Tensor, *, top: float = 1.0) -> Tensor:
 
 
 def psnr(x: Tensor, y: Tensor, *, top: float = 1.0) -> Tensor:
-    """Peak signal-to-noise ratio 10 log10(top^2 / mean squared error) of each image, (B,), in dB; equal images: infinity."""
+    """Peak signal-to-noise ratio 10 log10(top^2 / mean squared error) of each image, (B,), in dB; infinite if equal."""
     a, b = _images(x, y, top)
     return 10 * (top**2 / (a - b).square().flatten(1).mean(1)).log10()
 
@@ -87,10 +89,10 @@ def ms_ssim(x: Tensor, y: Tensor, *, top: float = 1.0, window: int = 11, sigma: 
 
         l^{w_S} prod_s c_s^{w_s},    c_s = (2 s_xy + C2) / (s_x^2 + s_y^2 + C2),    l = SSIM at the coarsest scale S
 
-    C1 = (0.01 top)^2, C2 = (0.03 top)^2, Gaussian window, valid parts only, 2 x 2 means between scales. Five scales need a
-    side above 160; a smaller image uses the scales that leave a full window (28 x 28: two), with the published weights
-    renormalised to one, and such a value compares only with others of its size. A negative contrast term counts as zero.
-
+    C1 = (0.01 top)^2, C2 = (0.03 top)^2, Gaussian window, valid parts only, 2 x 2 means between scales. Five scales
+    need sides of 176 or more; a smaller image uses the scales that leave a full window (28 x 28: two), with the
+    published weights renormalised to one; such a value compares only with others of its size. A negative factor
+    counts as zero.
     Reference: Wang, Simoncelli & Bovik (2003), eq. 7 and section 3.2.
     """
     a, b = _images(x, y, top)

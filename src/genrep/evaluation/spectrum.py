@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +25,8 @@ def _grey(images: Tensor, name: str) -> Tensor:
 def radial_power(images: Tensor) -> Tensor:
     """Mean power at each radius of the 2-D Fourier transform of the grey image, per image: (B, R).
 
-    |FFT(x)|^2 / (H W), averaged over the ring of frequencies whose radius rounds to r, in units of the lowest frequency;
-    r = 0 is the mean. R = min(H, W) // 2 + 1: the corners of the square are left out. White noise is flat, at its variance.
+    |FFT(x)|^2 / (H W), averaged over the ring of frequencies whose radius rounds to r, in units of the lowest
+    frequency; r = 0 is the mean. R = min(H, W) // 2 + 1: the corners of the square are left out. White noise is flat.
     """
     x = _grey(images, "the")
     h, w = x.shape[1:]
@@ -75,10 +75,11 @@ def spectral_gap(
     level: float = 0.95,
     protocol: Mapping[str, Any] | None = None,
 ) -> SpectralGap:
-    """Mean |log10 power of generated - log10 power of real| over radii, and over cosine coefficients; images (B, C, H, W).
+    """Mean |log10 power of generated - log10 power of real| over radii, and over cosine coefficients.
 
-    One unit is a factor of ten. Power that neither set has is left out; the plug-in value is positive for equal
-    distributions at finite B. Reference for the cosine spectrum as a diagnosis: Frank et al. (2020), section 3.
+    Images are (B, C, H, W). One unit is a factor of ten. Power that neither set has is left out; the plug-in
+    value is positive for equal distributions at finite B. Reference for the cosine spectrum as a diagnosis: Frank et
+    al. (2020), section 3.
     """
     if real.shape[1:] != generated.shape[1:]:
         raise ValueError(f"Expected equal image shapes, got {tuple(real.shape)} and {tuple(generated.shape)}.")
@@ -89,8 +90,7 @@ def spectral_gap(
         a, b = _group_sums(transform(real), g_real, groups), _group_sums(transform(generated), g_generated, groups)
         value = _gap(a.sum(0), b.sum(0), n)
         replicates = [
-            _gap(*(s.sum(0) - s[g] for s in (a, b)), tuple(_rest(k, g) for k in (g_real, g_generated)))
-            for g in range(groups)
+            _gap(a.sum(0) - a[g], b.sum(0) - b[g], (_rest(g_real, g), _rest(g_generated, g))) for g in range(groups)
         ]
         found.append(
             jackknifed(
@@ -115,7 +115,7 @@ def _rest(group: Tensor, g: int) -> int:
     return int((group != g).sum())
 
 
-def _gap(a: Tensor, b: Tensor, n: tuple[int, ...]) -> float:
+def _gap(a: Tensor, b: Tensor, n: Sequence[int]) -> float:
     floor = 1e-12 * float(torch.maximum(a / n[0], b / n[1]).max())  # below it, a double holds rounding only
     a, b = (a / n[0]).clamp(min=floor), (b / n[1]).clamp(min=floor)
     present = (a > floor) | (b > floor)

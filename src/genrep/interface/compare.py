@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -86,6 +87,7 @@ def compare(
         say(f"{name}: measuring")
         model = runs.load(folder / name)
         subject = Subject(model, splits, chosen, samples=samples, examples=examples, seed=seed)
+        entry["sampling"] = subject.sampling
         entry["metrics"] = report.as_json(measure(subject, metrics))
         storage.write_json(folder / name / "metrics.json", entry["metrics"])
         entry["pictures"] = _pictures(name, subject, folder)
@@ -143,10 +145,12 @@ def _train(
     cost.reset_peak_memory()
     if any((run / "checkpoints").glob("*.safetensors")):
         about = checkpoint.newest(run / "checkpoints")[1].about
-        runs.resume(run, steps=about["settings"]["steps"], data=splits, progress=progress)
+        runs.resume(run, steps=about["settings"]["steps"], data=splits, samples=0, progress=progress)
     else:
+        if run.exists():  # cut off before its first checkpoint
+            shutil.rmtree(run)
         budget = {"seconds": seconds} if steps is None else {"steps": steps}
-        runs.fit(name, splits, out=run, seed=seed, progress=progress, **budget, **settings)
+        runs.fit(name, splits, out=run, seed=seed, samples=0, progress=progress, **budget, **settings)
     peak = cost.peak_memory()
     about, log = checkpoint.newest(run / "checkpoints")[1].about, read_log(run)
     speeds = sorted(r["images_per_second"] for r in log if "images_per_second" in r)

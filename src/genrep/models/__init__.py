@@ -72,10 +72,18 @@ def build(name: str, data: DataSpec, **given: Any) -> Model:
     return get(name)(data, **given)
 
 
+def example(name: str) -> Model:
+    """The model with its defaults, for small images with labels, or for vectors where it is for vectors only."""
+    images, vectors = DataSpec((1, 8, 8), levels=17, classes=10), DataSpec((8,), mean=(0.0,) * 8, std=(1.0,) * 8)
+    try:
+        return build(name, images)
+    except ValueError:  # it says that it is for vectors
+        return build(name, vectors)
+
+
 def _peers(capability: str) -> list[str]:
-    """Names of the models that have this capability on small images."""
-    small = DataSpec((1, 8, 8), levels=4, classes=2)
-    able = [(name, build(name, small).capabilities) for name in names()]
+    """Names of the models that have this capability."""
+    able = [(name, example(name).capabilities) for name in names()]
     return [name for name, can in able if any(c.split(":")[0] == capability for c in can)]
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from genrep.contracts import DataSpec, Inference, Model
-from genrep.distributions.diffusion import Denoiser, Diffusion, NetworkFeatures, Prediction, Variance
+from genrep.distributions.diffusion import Denoiser, Diffusion, NetworkFeatures, Prediction
 from genrep.distributions.domains import domain_for
 from genrep.distributions.processes import VariancePreserving
 from genrep.distributions.schedules import Chain, ScheduleName, named
@@ -17,6 +17,7 @@ from genrep.nets.conv import default_depth
 from genrep.nets.residual import ResidualMLP
 from genrep.nets.unet import UNet
 from genrep.objectives.denoising import Denoising, LossName
+from genrep.objectives.timesteps import LossAware, Uniform, Weighted
 
 
 @recipe(
@@ -27,10 +28,12 @@ def ddpm(
     data: DataSpec,
     *,
     steps: int = 250,
-    schedule: ScheduleName = "cosine",
+    schedule: ScheduleName = "auto",
     loss: LossName = "hybrid",
-    prediction: Prediction = "epsilon",
+    prediction: Prediction = "v",
+    weighting: Literal["auto", "epsilon", "x0", "v", "min_snr"] = "auto",
     variance: Literal["auto", "learnt", "beta", "posterior"] = "auto",
+    choice: Literal["uniform", "loss_aware", "beta"] = "uniform",
     width: int = 0,
     multipliers: tuple[int, ...] = (),
     blocks: int = 0,
@@ -40,16 +43,20 @@ def ddpm(
 ) -> Model:
     """Denoising diffusion: x_T ~ N(0, I), each step back to x_0 a Gaussian around what a network denoises.
 
-    Trains the network to predict the noise in x_t = a_t x_0 + s_t eps; its bound on log p(x) sums T terms, each of which
-    is one network evaluation. A U-Net for images, a residual network for vectors.
+    Trains the network to tell x_0 from x_t = a_t x_0 + s_t eps. Its bound on log p(x) sums T terms, each of which is
+    one network evaluation. A U-Net for images, a residual network for vectors.
 
     Args:
         steps: T; training costs the same for any.
-        schedule: How fast the signal falls: linear in beta, or cosine.
+        schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of the
+            distance between two levels of the data.
         loss: simple: squared error; vlb: the bound; hybrid: squared error, and the bound for the variance.
-        prediction: What the network predicts: epsilon, x0 or v.
+        prediction: What the network predicts: epsilon, x0 or v = a eps - s x0, which is safe at both ends of the chain.
+        weighting: Whose squared error the simple loss is; min_snr: of x0, times min(a^2 / s^2, 5); auto: of what is
+            predicted.
         variance: Of the reverse steps: learnt (between the other two), beta, or posterior; auto: learnt unless
             loss=simple, where it is posterior.
+        choice: How training picks steps, always corrected: uniform, by their losses, or in proportion to beta.
         width: Channels of the first level, or units of a dense layer; 0: 32 or 256.
         multipliers: Channels of each level in units of width; empty: 1, 2, 2, ... down to a side of 4 to 7.
         blocks: Residual blocks per level, or in all for vectors; 0: 1 or 4.
@@ -63,16 +70,23 @@ def ddpm(
         raise ValueError(f"loss={loss} does not fit variance={variance}: simple trains no variance, hybrid needs one.")
     condition = condition_width(data, conditional)
     net = network(data, 2 if variance == "learnt" else 1, width, multipliers, blocks, attention, dropout, condition)
-    chain = Chain(named(schedule, steps))
+    chain = Chain(named(schedule, steps, data.levels))
     process = VariancePreserving(chain)
     return Model(
         data,
         Diffusion(Denoiser(net, process, prediction, variance, condition), chain, data.shape, data.levels),
         Inference(process=process, features=NetworkFeatures(net, condition)),
-        Denoising(loss, prediction),
+        Denoising(chooser(choice, chain), loss, prediction if weighting == "auto" else weighting),
         domain=domain_for(data),
         training={"lr": 1e-3, "ema": 0.999},
     )
+
+
+def chooser(choice: str, chain: Chain) -> Uniform:
+    """How training picks steps."""
+    if choice == "beta":
+        return Weighted(chain.log_beta[1:].exp())
+    return LossAware(chain.steps) if choice == "loss_aware" else Uniform(chain.steps)
 
 
 def network(
@@ -93,7 +107,9 @@ def network(
     channels = outputs * data.shape[0]
     if len(data.shape) != 3:
         if multipliers:
-            raise ValueError(f"multipliers needs images (C, H, W), this data has shape {data.shape}; use width, blocks.")
+            raise ValueError(
+                f"multipliers needs images (C, H, W), this data has shape {data.shape}; use width, blocks."
+            )
         return ResidualMLP(
             data.shape, channels, width=width or 256, blocks=blocks or 4, dropout=dropout, condition=condition
         )

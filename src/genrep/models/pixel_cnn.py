@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from genrep.contracts import DataSpec, Inference, Model
-from genrep.distributions.autoregressive import Autoregressive, OutputName, output_for
+from genrep.distributions.autoregressive import Autoregressive, OutputName, output_for, outputs_of
 from genrep.distributions.domains import domain_for
 from genrep.models import recipe
+from genrep.nets.chain import Pixelwise
 from genrep.nets.condition import condition_width
 from genrep.nets.masked import GatedNetwork, PlainNetwork
 from genrep.objectives.likelihood import NLL
@@ -44,7 +45,7 @@ def pixel_cnn(
         components: Logistics of the mixture.
         conditional: Every layer reads the label or condition.
     """
-    output_for(data, output)
+    chosen = output_for(data, output)
     if len(data.shape) != 3 or min(data.shape[1:]) < 8:
         raise ValueError(f"Expected images (C, H, W) with sides of at least 8, got data of shape {data.shape}.")
     if kernel < 3 or kernel % 2 == 0:
@@ -58,9 +59,10 @@ def pixel_cnn(
     condition = condition_width(data, conditional)
     network = {"gated": GatedNetwork, "plain": PlainNetwork}[variant]
     net = network(data.shape[0], width, depth, kernel, condition)
+    chain = Pixelwise(data.shape, net, 2 * width, outputs_of(data, chosen, components))
     return Model(
         data,
-        Autoregressive(data, net, output, hidden=2 * width, components=components, condition=condition),
+        Autoregressive(data, chain, chosen, condition),
         Inference(),
         NLL(),
         domain=domain_for(data),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class LeNet(nn.Module):
     """LeNet-5 (LeCun et al., 1998) with ReLU and max-pooling: (B, C, H, W) -> logits (B, classes).
 
-    `embed` gives the 84 values before the last layer. Both convolutions keep the size and a last pooling makes it
-    5 x 5, so images of any size fit; 28 x 28 gives the original widths.
+    `embed` gives the 84 values before the last layer. Both convolutions keep the size, the first pooling is left out
+    below 16 pixels and the second makes it 5 x 5, so images of any size fit; 28 x 28 gives the original widths.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -20,7 +20,8 @@ class LeNet(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Features (B, 84)."""
-        x = F.max_pool2d(self.first(x).relu(), 2)
+        x = self.first(x).relu()
+        x = F.max_pool2d(x, 2) if min(x.shape[2:]) >= 16 else x
         x = F.adaptive_max_pool2d(self.second(x).relu(), 5)
         return self.features(self.dense(x.flatten(1)).relu()).relu()
 

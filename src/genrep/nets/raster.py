@@ -1,7 +1,6 @@
-"""What every network over pixels in raster order shares: the contract, exact caches, the order inside a pixel.
+"""What networks over pixels in raster order share: the contract and exact caches.
 
-Pixels are read row by row, left to right. A feature of pixel i is a function of the pixels before it alone; the
-channels of a pixel follow each other in `ChannelHead`.
+Pixels are read row by row, left to right. A feature of pixel i is a function of the pixels before it alone.
 """
 
 from __future__ import annotations
@@ -95,28 +94,3 @@ def by_rows(width: int, row: Callable[[Tensor], None], pixel: Callable[[int, Ten
         return pixel(j, left)
 
     return step
-
-
-class ChannelHead(nn.Module):
-    """Parameters of p(x_c | earlier pixels, x_1 ... x_{c-1}) for every channel c of a pixel.
-
-    features (B, F, H, W), x (B, C, H, W) -> (B, C, H, W, outputs). Each channel has hidden units of its own, which see
-    the features and, through a mask, the channels before it.
-    """
-
-    mask: Tensor
-
-    def __init__(self, features: int, channels: int, hidden: int, outputs: int) -> None:
-        super().__init__()
-        self.hidden = nn.Conv2d(features, channels * hidden, 1)
-        self.earlier = nn.Conv2d(channels, channels * hidden, 1, bias=False) if channels > 1 else None
-        self.out = nn.Conv2d(channels * hidden, channels * outputs, 1, groups=channels)
-        self.channels = channels
-        before = torch.ones(channels, channels).tril(-1).repeat_interleave(hidden, 0)
-        self.register_buffer("mask", before[:, :, None, None], persistent=False)
-
-    def forward(self, features: Tensor, x: Tensor) -> Tensor:
-        h = self.hidden(F.silu(features))
-        if self.earlier is not None:
-            h = h + F.conv2d(x, self.earlier.weight * self.mask)
-        return self.out(F.silu(h)).unflatten(1, (self.channels, -1)).movedim(2, -1)

@@ -22,11 +22,11 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, out: int, condition: int = 0) -> None:
         super().__init__()
         self.width = 2 * (width // 2)
-        self.layers = nn.Sequential(nn.Linear(self.width, out), nn.SiLU(), nn.Linear(out, out))
+        self.enter, self.leave = nn.Linear(self.width, out), nn.Sequential(nn.SiLU(), nn.Linear(out, out))
         self.condition = nn.Linear(condition, out) if condition else None
 
     def forward(self, t: Tensor, c: Tensor | None = None) -> Tensor:
-        embedding = self.layers(sinusoids(t, self.width).to(self.layers[0].weight.dtype))
+        embedding = self.leave(self.enter(sinusoids(t, self.width).to(self.enter.weight.dtype)))
         if self.condition is not None:
             assert c is not None
             embedding = embedding + self.condition(c.to(embedding.dtype))

@@ -28,9 +28,7 @@ class Block(nn.Module):
         super().__init__()
         self.enter = nn.Sequential(norm(channels_in), nn.SiLU(), nn.Conv2d(channels_in, channels, 3, padding=1))
         self.norm, self.modulate = norm(channels), ScaleShift(embedding, channels)
-        self.leave = nn.Sequential(
-            nn.SiLU(), nn.Dropout(dropout), zeroed(nn.Conv2d(channels, channels, 3, padding=1))
-        )
+        self.leave = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), zeroed(nn.Conv2d(channels, channels, 3, padding=1)))
         self.skip = nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
@@ -57,7 +55,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q' k / sqrt(d))-weighted v, each (B, heads, d, pixels)."""
     if q.device.type == "cpu":  # the fused kernel is many times slower there on few pixels
         return v @ (k.transpose(-1, -2) @ (q * q.shape[-2] ** -0.5)).softmax(-2)
-    return F.scaled_dot_product_attention(*(x.transpose(-1, -2) for x in (q, k, v))).transpose(-1, -2)
+    q, k, v = q.transpose(-1, -2), k.transpose(-1, -2), v.transpose(-1, -2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
 
 
 class Stage(nn.Module):

@@ -116,5 +116,5 @@ class Bar:
         if record is None:
             self.progress.update(self.task, completed=done)
         else:
-            terms = "  ".join(f"{k} {v:.4g}" for k, v in record["terms"].items())
+            terms = "  ".join(f"{k} {v:.4g}" for k, v in record["terms"].items() if "gradient" not in k)
             self.progress.update(self.task, completed=done, terms=f"{terms}  {record['images_per_second']:.0f}/s")

@@ -24,6 +24,7 @@ from genrep.training.settings import Settings
 from genrep.training.trainer import Mode, Trainer, part
 
 _PROBATION = 100  # updates after which every parameter that an objective claims must have got a gradient
+_FIRST = 5.0  # seconds until the first checkpoint, at most
 _HELD_OUT = 2048  # examples of the validation split that the held-out loss looks at
 
 
@@ -82,13 +83,13 @@ def fit(
     if settings.validate_every and validation is None:
         raise ValueError("validate_every needs held-out data; pass validation=.")
     model.to(settings.device)
-    data = _on_device(data, settings.device)
+    data = on_device(data, settings.device)
     mode = mode or fastest(model, data, settings, stage=stage).mode
     run = _Run(Trainer(model, data, settings, mode, stage), folder, about or {})
     if resume:
         run.resume()
     run.log = Log(folder, upto=run.trainer.step if resume else -1)
-    held_out = None if validation is None else _on_device(validation, settings.device)
+    held_out = None if validation is None else on_device(validation, settings.device)
     title = f"stage {stage}" if len(model.objectives) > 1 else "training"
     with torch.random.fork_rng(), Bar(title, settings.steps, run.trainer.step, shown=progress) as bar:
         stopped = run.go(bar, held_out)
@@ -96,7 +97,8 @@ def fit(
     return Outcome(run.trainer.step, stopped, settings, mode, run.log.records)
 
 
-def _on_device(data: Data, device: str) -> Data:
+def on_device(data: Data, device: str) -> Data:
+    """The data there, if they can move; else as they are, and batches move."""
     to: Callable[[str], Data] | None = getattr(data, "to", None)
     return data if to is None else to(device)
 
@@ -113,8 +115,9 @@ class _Run:
     def go(self, bar: Bar, validation: Data | None) -> bool:
         """Updates until the steps are done (False) or patience ends (True)."""
         t, s = self.trainer, self.settings
-        saved = time.perf_counter()
-        self.marked = (t.step, saved)
+        start = time.perf_counter()
+        saved = start - max(0.0, s.checkpoint_seconds - _FIRST)  # a run that dies young can be resumed, too
+        self.marked = (t.step, start)
         with _interruptible() as interrupted:
             while t.step < s.steps and not self._out_of_patience():
                 step = t.step

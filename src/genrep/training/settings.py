@@ -89,11 +89,16 @@ class Settings:
         choose(self.channels_last, ("auto", "yes", "no"), "channels_last")
 
     def resolved(self, model: Model, examples: int) -> Settings:
-        """Every None filled in, the device named, the batch checked against the number of examples."""
+        """Every None filled in, the device named, the batch checked against the number of examples.
+
+        Where players have optimisers of their own, what the user left open there stays None: it is theirs to say.
+        """
         suggested = SUGGESTED | {k: v for k, v in model.training_options.items() if k in SUGGESTED}
         if self.batch is not None and self.batch > examples:
             raise ValueError(f"Expected a batch of at most {examples}, the examples there are; got {self.batch}.")
         suggested["batch"] = min(suggested["batch"], examples)
+        if "players" in model.training_options:
+            suggested = {k: v for k, v in suggested.items() if k not in _PER_PLAYER}
         missing = {k: v for k, v in suggested.items() if getattr(self, k) is None}
         horizon = self.horizon or self.steps
         return dataclasses.replace(self, **missing, device=pick_device(self.device), horizon=horizon)
@@ -108,12 +113,13 @@ class Settings:
         return factor
 
     def player(self, model: Model, name: str) -> dict[str, Any]:
-        """AdamW's options for one player: the model may have its own for each."""
+        """AdamW's options for one player: what the user set, else what the model says for that player."""
         own: Mapping[str, Any] = model.training_options.get("players", {}).get(name, {})
-        options: dict[str, Any] = {"lr": self.lr, "betas": self.betas, "weight_decay": self.weight_decay}
-        return options | dict(own)
+        set_here = {k: v for k in _PER_PLAYER if (v := getattr(self, k)) is not None}
+        return {k: SUGGESTED[k] for k in _PER_PLAYER} | dict(own) | set_here
 
 
+_PER_PLAYER = ("lr", "betas", "weight_decay")
 _LOWEST = {
     "steps": 1,
     "batch": 1,

@@ -28,8 +28,8 @@ class Clouds(NamedTuple):
 def clouds(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Clouds:
     """Check and normalise two clouds: batched, at least float32, weights summing to one.
 
-    Raises ValueError for empty clouds, unequal widths or batches, values that are not finite, weights that are negative,
-    of the wrong shape, or all zero.
+    Raises ValueError for empty clouds, unequal widths or batches, values that are not finite, and weights that are
+    negative, of the wrong shape, or all zero.
 
     >>> clouds(torch.zeros(3, 2), torch.ones(4, 2)).b
     tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
@@ -52,7 +52,8 @@ def clouds(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = Non
     for name, points in (("x", x), ("y", y)):
         if not bool(points.detach().isfinite().all()):
             raise ValueError(f"Expected finite points, got NaN or infinity in {name}.")
-    return Clouds(x, y, wx, wy, True) if batched else Clouds(x[None], y[None], wx[None], wy[None], False)
+    x, y, wx, wy = (x, y, wx, wy) if batched else (x[None], y[None], wx[None], wy[None])
+    return Clouds(x, y, wx, wy, batched)
 
 
 def _shapes(x: Tensor, y: Tensor) -> str:
@@ -75,7 +76,7 @@ def _weights(w: Tensor | None, points: Tensor, kind: torch.dtype, name: str) -> 
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|^2, (B, N, D), (B, M, D) -> (B, N, M), by one matrix product around the common mean; differentiable."""
+    """|x_i - y_j|^2, (B, N, D), (B, M, D) -> (B, N, M), by one matrix product around the common mean."""
     centre = (x.mean(1, keepdim=True) + y.mean(1, keepdim=True)).detach() / 2
     x, y = x - centre, y - centre
     squares = x.square().sum(-1).unsqueeze(2) + y.square().sum(-1).unsqueeze(1)

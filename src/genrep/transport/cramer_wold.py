@@ -22,7 +22,8 @@ def cramer_wold(
 ) -> Tensor:
     """d^2 between clouds x (N, D) and y (M, D), as (); of batches, (B,).
 
-    `gamma`: variance of the smoothing; default Silverman's (4 / (3 N))^(2/5), N the size of x. Raises ValueError for gamma <= 0.
+    `gamma`: variance of the smoothing; default Silverman's (4 / (3 N))^(2/5), N the size of x. Raises
+    ValueError for gamma <= 0.
     """
     pair = clouds(x, y, a, b)
     gamma, d = _width(gamma, pair.x.shape[1]), pair.x.shape[2]
@@ -36,7 +37,8 @@ def cramer_wold(
 def cramer_wold_normal(x: Tensor, a: Tensor | None = None, *, gamma: float | None = None) -> Tensor:
     """d^2 between a cloud x (N, D) and the standard normal itself, no sample of it, as (); of batches, (B,).
 
-    2 sqrt(pi) d^2 = gamma^(-1/2) E phi(|x - x'|^2 / 4 gamma) + (1 + gamma)^(-1/2) - 2 (gamma + 1/2)^(-1/2) E phi(|x|^2 / (2 + 4 gamma)).
+    2 sqrt(pi) d^2 = gamma^(-1/2) E phi(|x - x'|^2 / (4 gamma)) + (1 + gamma)^(-1/2)
+                     - 2 (gamma + 1/2)^(-1/2) E phi(|x|^2 / (2 + 4 gamma)),    phi(s) = 1F1(1/2; D/2; -s).
     """
     pair = clouds(x, x, a, a)
     gamma, d = _width(gamma, pair.x.shape[1]), pair.x.shape[2]
@@ -57,7 +59,10 @@ def _width(gamma: float | None, n: int) -> float:
 
 
 def kummer(s: Tensor, d: int) -> Tensor:
-    """1F1(1/2; d/2; -s) for s >= 0: the mean of exp(-s v_1^2) over the unit sphere in d dimensions."""
+    """1F1(1/2; d/2; -s) for s >= 0: the mean of exp(-s v_1^2) over the unit sphere in d dimensions.
+
+    Exact for d = 1, 2. Above, the relative error is at most 0.4 / d, and of order 1 / d^2 for large s.
+    """
     if d == 1:
         return (-s).exp()
     if d == 2:

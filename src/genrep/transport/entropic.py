@@ -5,15 +5,15 @@
 
 with cost C (B, N, M), weights a (B, N), b (B, M), temperature eps.
 
-f is eliminated, so each row of the plan P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps) sums to a_i. What is left is concave in g: with
-c_j = sum_i P_ij the gradient is b - c and -eps times the Hessian is S = diag(c) - P^T diag(1 / a) P (Cuturi and Peyré,
-2016, section 5). Truncated Newton steps follow the maximum while eps falls to its final value. Sinkhorn's
-iteration is the step S ~ diag(c); a conjugate-gradient iteration on S costs the same two matrix-vector products and
-gains where Sinkhorn stalls, at small eps.
+f is eliminated, so each row of the plan P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps) sums to a_i. What is left is
+concave in g: with c_j = sum_i P_ij the gradient is b - c and -eps times the Hessian is S = diag(c) - P^T diag(1 / a) P
+(Cuturi and Peyré, 2016, section 5). Truncated Newton steps follow the maximum while eps falls to its final value.
+Sinkhorn's iteration is the step S ~ diag(c); a conjugate-gradient iteration on S costs the same two matrix-vector
+products and gains where Sinkhorn stalls, at small eps.
 
 Kernel domain: a row-normalised kernel Q is built once per eps by one softmax; after that only scalings change,
-P = diag(u) Q diag(v). Scalings outside `_RANGE` are absorbed in g (Schmitzer, 2019, section 3.2) and Q is built again; a
-column that vanished in Q gets its dual from a logsumexp.
+P = diag(u) Q diag(v). Scalings outside `_RANGE` are absorbed in g (Schmitzer, 2019, section 3.2) and Q is built again;
+a column that vanished in Q gets its dual from a logsumexp.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STAGE = 0.002  # marginal error at which a stage hands over to the next: Newton
 _PATIENCE = 300  # most products of a stage that is not the last
 _INNER = 50  # most conjugate-gradient iterations of a Newton step
 _BASIN = 0.5  # marginal error above which Sinkhorn's step is taken
-_STEP = 4.0  # largest change of g_j / eps in one Newton step; clamped per point, so that one loose block does not hold up the rest
+_STEP = 4.0  # largest change of g_j / eps in one Newton step, per point: a loose block does not hold up the rest
 
 
 class Plan(NamedTuple):
@@ -50,17 +50,13 @@ class Plan(NamedTuple):
         """sum_j P_ij y_j: (B, M, D) -> (B, N, D)."""
         return self.u[..., None] * (self.kernel @ (self.v[..., None] * points))
 
-    def transposed_times(self, points: Tensor) -> Tensor:
-        """sum_i P_ij x_i: (B, N, D) -> (B, M, D)."""
-        return self.v[..., None] * (self.kernel.mT @ (self.u[..., None] * points))
+    def mirrored(self) -> Plan:
+        """The same plan from y to x."""
+        return self._replace(u=self.v, kernel=self.kernel.mT, v=self.u, f=self.g, g=self.f)
 
     @property
     def rows(self) -> Tensor:
         return self.u * _right(self.kernel, self.v)
-
-    @property
-    def columns(self) -> Tensor:
-        return self.v * _left(self.u, self.kernel)
 
 
 def _right(kernel: Tensor, v: Tensor) -> Tensor:
@@ -107,7 +103,7 @@ class _Semidual:
         self.products += 1
 
     def log_normaliser(self) -> Tensor:
-        """log sum_j b_j exp((g_j - C_ij) / eps), of the g the kernel was built from: score - log softmax at the largest."""
+        """The log of sum_j b_j exp((g_j - C_ij) / eps) at the g of the kernel: score - log softmax at the largest."""
         return self.top - self.kernel.gather(2, self.where.unsqueeze(2)).squeeze(2).log()
 
     def dual(self) -> Tensor:
@@ -122,7 +118,7 @@ class _Semidual:
 
     def newton(self, tolerance: float, limit: int) -> None:
         """One damped Newton step of the pairs still above tolerance; Sinkhorn steps for those it does not improve."""
-        v, u, c, error = self.v, self.u, self.c, self.error
+        v, error = self.v, self.error
         active = (error > tolerance).unsqueeze(1)
         step = (self._direction(active, limit) * active).clamp(-_STEP, _STEP)
         length = active.to(v)
@@ -138,7 +134,7 @@ class _Semidual:
             self.scale(torch.where(failed, self.v * (self.b / self.c), self.v))
 
     def _direction(self, active: Tensor, limit: int) -> Tensor:
-        """S^-1 (b - c) by conjugate gradients, preconditioned by the diagonal of S; relative residual min(0.1, error)."""
+        """S^-1 (b - c) by conjugate gradients, preconditioned by its diagonal, to a residual of min(0.1, error)."""
         kernel, u, v, c = self.kernel, self.u, self.v, self.c
         inverse_a = 1 / self.a
         diagonal = c - v.square() * _left(u.square() * inverse_a, kernel.square())
@@ -168,8 +164,8 @@ def transport(
 ) -> Plan:
     """The plan and duals at eps, to a marginal error of `tolerance` or after about `limit` products.
 
-    eps falls by `_FACTOR` from a fraction of the mean cost, or from as near as the duals `start` (B, M) allow; each stage
-    starts from the line through the last two.
+    eps falls by `_FACTOR` from a fraction of the mean cost, or from as near as the duals `start` (B, M) allow; each
+    stage starts from the line through the last two.
     """
     state = _Semidual(cost, a, b)
     scale = float(cost.mean())
@@ -216,17 +212,17 @@ def _plan(state: _Semidual) -> Plan:
 def self_transport(cost: Tensor, a: Tensor, eps: float, tolerance: float, start: Tensor | None = None) -> Plan:
     """The plan of a cloud to itself, P = diag(u) K diag(u) with K = exp(-C / eps), by u <- sqrt(u a / (K u)).
 
-    Its log error contracts by (1 - s) / 2 with s >= 0 an eigenvalue of the plan (positive semi-definite for these costs), at every eps, so
-    that nothing is annealed (Feydy et al., 2019, section 3.1); K has a unit diagonal, so no row vanishes. Overwrites cost.
+    Its log error contracts by (1 - s) / 2 with s >= 0 an eigenvalue of the plan (positive semi-definite for these
+    costs), at every eps, so that nothing is annealed (Feydy et al., 2019, section 3.1); K has a unit diagonal, so no
+    row vanishes. Overwrites cost.
     """
     kernel = cost.div_(-eps).clamp_min_(_EXPONENT).exp_()
     u = a.sqrt() if start is None else a * (start / eps).exp()
-    for iteration in range(1, 51):
-        rows = _right(kernel, u)
-        error = (u * rows - a).abs().sum(1)
-        if float(error.max()) <= tolerance:
-            break
+    rows, iterations = _right(kernel, u), 1
+    while float((u * rows - a).abs().sum(1).max()) > tolerance and iterations < 50:
         u = (u * a / rows).sqrt()
+        rows, iterations = _right(kernel, u), iterations + 1
+    error = (u * rows - a).abs().sum(1)
     f = eps * (u / a).log()
     value = 2 * (a * f).sum(1) + eps * (1 - (u * rows).sum(1))
-    return Plan(u, kernel, u, f, f, value, iteration, error)
+    return Plan(u, kernel, u, f, f, value, iterations, error)

@@ -1,4 +1,4 @@
-"""Unregularised transport between equal clouds of equal weights, by the assignment problem: the oracle for small clouds."""
+"""Unregularised transport between clouds of equal size and weights, by assignment: the oracle for small clouds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genrep.transport.clouds import clouds
 
 
 def assignment(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
-    """min over permutations s of the mean of |x_i - y_s(i)|^p / p: clouds (N, D) both -> (); batches -> (B,).
+    """Least mean over permutations s of |x_i - y_s(i)|^p / p: clouds (N, D) both -> (); batches -> (B,).
 
     Cubic in N, on the processor; differentiable at the best permutation. Raises ValueError for clouds of unequal size.
 

@@ -39,8 +39,9 @@ def mmd(
     """MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y): clouds (N, D) and (M, D) -> (); batches -> (B,).
 
     k is the sum over `scales` s of `imq` or `rbf` with C = 2 D std^2 s: 2 D std^2 is the mean squared distance of two
-    points of a Gaussian prior N(0, std^2) (Tolstikhin et al., 2018, section 4). `unbiased` leaves out pairs of a point with itself,
-    as the WAE does; it may be negative, and needs two points of positive weight on each side. The default is >= 0.
+    points of a Gaussian prior N(0, std^2) (Tolstikhin et al., 2018, section 4). `unbiased` leaves out pairs of a point
+    with itself, as the WAE does; it may be negative, and needs two points of positive weight on each side. The default
+    is >= 0.
 
     Raises ValueError for an unknown kernel, std or scales not positive, and bad clouds.
     """

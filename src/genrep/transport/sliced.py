@@ -9,9 +9,7 @@ from torch import Tensor
 from genrep.transport.clouds import Clouds, clouds
 
 
-def wasserstein_1d(
-    x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
-) -> Tensor:
+def wasserstein_1d(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2) -> Tensor:
     """W_p^p = int_0^1 |F_x^-1(q) - F_y^-1(q)|^p dq between the values x (N,) and y (M,), as (); of batches, (B,).
 
     Exact for any weights and sizes; without the 1/p of Sinkhorn's cost. Raises ValueError for p < 1 and bad clouds.
@@ -54,7 +52,7 @@ def max_sliced_wasserstein(
     directions: int | Tensor = 50,
     steps: int = 10,
 ) -> Tensor:
-    """max over unit directions of W_p^p of the projections: clouds (N, D) and (M, D) -> (); batches -> (B,).
+    """Maximum over unit directions of W_p^p of the projections: clouds (N, D) and (M, D) -> (); batches -> (B,).
 
     Starts from the best of `directions` and of the difference of the means, then ascends for `steps` along the sphere;
     never below its start. The gradient is that at the direction found (Deshpande et al., 2019).
@@ -62,7 +60,7 @@ def max_sliced_wasserstein(
     pair = clouds(x, y, a, b)
     _check_power(p)
     uniform = a is None and b is None
-    fixed = Clouds(*(t.detach() for t in pair[:4]), pair.batched)
+    fixed = Clouds(pair.x.detach(), pair.y.detach(), pair.a.detach(), pair.b.detach(), pair.batched)
     mean = (fixed.a.unsqueeze(2) * fixed.x).sum(1) - (fixed.b.unsqueeze(2) * fixed.y).sum(1)
     drawn = _directions(directions, fixed.x).expand(len(mean), -1, -1)
     theta = torch.cat([drawn, F.normalize(mean, dim=1).unsqueeze(1)], 1)
@@ -90,7 +88,7 @@ def _check_power(p: float) -> None:
 
 def _directions(directions: int | Tensor, x: Tensor) -> Tensor:
     """Unit directions, (1, L, D)."""
-    if isinstance(directions, Tensor):
+    if not isinstance(directions, int):
         if directions.ndim != 2 or directions.shape[1] != x.shape[2] or len(directions) < 1:
             raise ValueError(f"Expected directions of shape (L, {x.shape[2]}), got {tuple(directions.shape)}.")
         return F.normalize(directions.to(x), dim=1).unsqueeze(0)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor
 
+from genrep.distributions.flows.autoregressive import Autoregressive, Inverted
 from genrep.distributions.flows.bijection import Bijection, Chain, Multiscale
 from genrep.distributions.flows.coupling import Coupling, checkerboard, halves
 from genrep.distributions.flows.elementwise import Elementwise
+from genrep.distributions.flows.linear import Linear
 from genrep.distributions.flows.normalise import ActNorm
 from genrep.distributions.flows.reshape import Flatten, Squeeze
 from genrep.nets.coupling import ConvCoupling, DenseCoupling
+from genrep.nets.masked_dense import MaskedDense
 
 Step = Callable[[tuple[int, ...], int], list[Bijection]]  # (shape, k) -> the k-th coupling and what goes with it
 
@@ -81,11 +86,46 @@ def coupling_step(
     return step
 
 
+def mixed(step: Step, kind: Literal["lu", "plain"] = "lu") -> Step:
+    """Each coupling after an activation normalisation and an invertible matrix over channels (Glow, figure 2a)."""
+
+    def glow(shape: tuple[int, ...], k: int) -> list[Bijection]:
+        return [ActNorm(shape[0], *[1] * (len(shape) - 1)), Linear(shape[0], kind), *step(shape, k)]
+
+    return glow
+
+
 def _keep(shape: tuple[int, ...], k: int, squeezed: bool) -> Tensor:
     """Unsqueezed images of several channels alternate pairs of checkerboards with pairs of halves of the channels."""
     if squeezed or (shape[0] > 1 and k % 4 > 1):
         return halves(shape[0], k if squeezed else k - 2).view(-1, 1, 1)
     return checkerboard(shape[1], shape[2], k)
+
+
+def autoregressive_chain(
+    shape: tuple[int, ...],
+    element: Callable[[], Elementwise],
+    *,
+    layers: int,
+    width: int,
+    depth: int,
+    condition: int,
+    mix: bool = False,
+    inverse: bool = False,
+) -> Bijection:
+    """Normalisations and masked autoregressive layers over columns, in alternating order; images are flattened.
+
+    `mix`: a learnt invertible matrix before each layer, as in neural spline flows. `inverse`: each layer is inverted,
+    so that samples, not densities, take one pass.
+    """
+    d = math.prod(shape)
+    built: list[Bijection] = [Flatten(shape)] if len(shape) > 1 else []
+    for k in range(layers):
+        f = element()
+        net = MaskedDense(d, f.size, width, depth, condition, reverse=k % 2 == 1)
+        layer = Autoregressive(net, f)
+        built += [ActNorm(d), *([Linear(d)] if mix else []), Inverted(layer) if inverse else layer]
+    return Chain(*built)
 
 
 def default_sizes(shape: tuple[int, ...], couplings: int, width: int, depth: int) -> tuple[int, int]:
@@ -96,3 +136,11 @@ def default_sizes(shape: tuple[int, ...], couplings: int, width: int, depth: int
         raise ValueError(f"Expected depth >= 0 residual blocks, got {depth}.")
     image = len(shape) == 3
     return couplings or (4 if image else 8), width or (32 if image else 128)
+
+
+def check_sizes(**sizes: int) -> None:
+    """A ValueError for any of these options below one, `depth` below zero."""
+    for name, value in sizes.items():
+        least = 0 if name == "depth" else 1
+        if value < least:
+            raise ValueError(f"Expected {name} >= {least}, got {value}.")

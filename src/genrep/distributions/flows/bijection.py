@@ -20,6 +20,8 @@ class Bijection(nn.Module, ABC):
     what networks return under autocast is cast back first.
     """
 
+    passes = 1  # of its network that the last inverse took, one after the other
+
     @abstractmethod
     def forward(self, x: Tensor, c: Tensor | None = None) -> Mapped: ...
 

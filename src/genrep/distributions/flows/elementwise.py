@@ -43,3 +43,15 @@ class Affine(Elementwise):
         raw, shift = p.unbind(1)
         log_scale = bounded(raw, self.limit)
         return (z - shift) * (-log_scale).exp(), -log_scale
+
+
+class Shift(Elementwise):
+    """z = x + t: volume-preserving (NICE, eq. 10)."""
+
+    size = 1
+
+    def forward(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        return x + p[:, 0], torch.zeros_like(x)
+
+    def inverse(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        return z - p[:, 0], torch.zeros_like(z)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,6 +84,10 @@ class Flow(Conditional):
     def likelihoods(self, inference: Inference) -> Mapping[str, Way]:
         """exact: the change of variables."""
         return {"exact": Way(lambda x, y: self(y=y).log_prob(x), "exact", "density")}
+
+    def evaluations(self, **how: Any) -> int:
+        """Passes of its networks: one, or for an inverse by iteration the most that any layer took last time."""
+        return max(layer.passes for layer in self.bijection.modules() if isinstance(layer, Bijection))
 
     def _encoded(self, y: Tensor | None, like: Tensor) -> Tensor | None:
         if not self.reads_y:

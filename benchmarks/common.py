@@ -1,0 +1,82 @@
+"""Fair timings: both sides warmed up, alternating, medians; what they ran on; peak memory in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def seconds(f: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call, device work included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    f()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def alternate(ours: Callable[[], object], rival: Callable[[], object], repeats: int = 3) -> tuple[float, float]:
+    """Median seconds of both: a warm-up of each, then ours and rival in turn, so that both see the same machine."""
+    ours(), rival()
+    times = [(seconds(ours), seconds(rival)) for _ in range(repeats)]
+    return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
+
+
+def hardware() -> str:
+    """Processor or accelerator, and the number of threads."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of these packages, Python and torch."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{p: metadata.version(p) for p in packages},
+    }
+
+
+def comparison(name: str, ours: float, rival: float, *, target: float, unit: str = "s", **more: Any) -> dict[str, Any]:
+    """One row: `ratio` is how many times faster ours is (larger is better); `target` is the ratio to reach."""
+    return {
+        "name": name,
+        "ours": round(ours, 4),
+        "rival": round(rival, 4),
+        "ratio": round(rival / ours, 2),
+        "target": target,
+        "unit": unit,
+        "hardware": hardware(),
+        **more,
+    }
+
+
+def _measure(f: Callable[[], object], out: Any) -> None:
+    f()
+    out.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def peak_mebibytes(f: Callable[[], object]) -> float:
+    """Peak resident memory of a new process that only runs f (importable), libraries and inputs included."""
+    receive, send = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=_measure, args=(f, send))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"The measured process ended with {process.exitcode}.")
+    return round(receive.recv())

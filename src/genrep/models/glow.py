@@ -1,0 +1,45 @@
+"""Glow: activation normalisation, invertible 1 x 1 convolutions and affine couplings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from genrep.contracts import DataSpec, Model
+from genrep.distributions.flows.architecture import arrange, coupling_step, default_sizes, mixed, squeezes
+from genrep.distributions.flows.elementwise import Affine
+from genrep.distributions.flows.flow import flow_parts
+from genrep.models import recipe
+from genrep.nets.condition import condition_width
+from genrep.objectives.likelihood import NLL
+
+
+@recipe(family="flow", reference="Kingma & Dhariwal (2018), arXiv:1807.03039")
+def glow(
+    data: DataSpec,
+    *,
+    levels: int | None = None,
+    couplings: int = 0,
+    width: int = 0,
+    depth: int = 1,
+    convolution: Literal["lu", "plain"] = "lu",
+    conditional: bool = False,
+) -> Model:
+    """Glow: steps of activation normalisation, an invertible 1 x 1 convolution and an affine coupling; multiscale.
+
+    Integer data are dequantised uniformly and mapped to logits, so their likelihood is a lower bound of a mass.
+
+    Args:
+        levels: Squeezes of the image, each followed by couplings, half of the values leaving between them. Both sides
+            must be even each time; by default as often as they are and stay at least 4; with 0, the couplings keep
+            the squares of a checkerboard at full resolution.
+        couplings: Steps in each level, or in all for vectors; 0: 4 for images, 8 for vectors.
+        width: Channels or units of the networks in the couplings; 0: 32 or 128.
+        depth: Residual blocks in each of these networks.
+        convolution: The mixing matrix: lu is invertible whatever its parameters are, plain is free.
+        conditional: The couplings read the label or condition.
+    """
+    condition, levels = condition_width(data, conditional), squeezes(data.shape, levels)
+    couplings, width = default_sizes(data.shape, couplings, width, depth)
+    step = coupling_step(Affine, squeezed=levels > 0, width=width, depth=depth, condition=condition)
+    parts = flow_parts(data, arrange(data.shape, levels, couplings, mixed(step, convolution)), condition)
+    return Model(data, parts.flow, parts.inference, NLL(), domain=parts.domain, training={"lr": 1e-3})

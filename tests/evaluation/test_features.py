@@ -1,0 +1,102 @@
+"""Extractors: named, hashed, kept, refused where they do not fit."""
+
+import pytest
+import torch
+
+from genrep import data
+from genrep.contracts import DataSpec
+from genrep.data.batches import InMemory
+from genrep.data.splits import Splits
+from genrep.evaluation.features import encoder, extractor, fingerprint, own
+from genrep.models import build
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENREP_CACHE", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def table(n=200):
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 0.1])
+    return data.from_arrays(x)
+
+
+def test_lenet_is_trained_once_and_is_good(digits, tmp_path):
+    first = extractor("auto", digits)
+    assert first.name == "lenet"
+    assert first.about["test_accuracy"] > 0.96
+    (file,) = tmp_path.iterdir()
+    stamp = file.stat().st_mtime_ns
+    again = extractor("lenet", digits)
+    assert again.hash == first.hash
+    assert file.stat().st_mtime_ns == stamp, "it was trained again"
+    x = digits.test[torch.arange(5)].x
+    torch.testing.assert_close(first(x), again(x))
+    assert first(x).shape == (5, 84)
+
+
+def test_a_damaged_file_is_named_and_made_anew(digits, tmp_path):
+    before = extractor("lenet", digits)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.warns(UserWarning, match="made anew"):
+        assert extractor("lenet", digits).hash == before.hash
+
+
+def test_stale_features_are_never_used(digits, tmp_path):
+    """Other data of the same name make another key."""
+    x, y = digits.train.x.clone(), digits.train.y
+    x[0, 0, 0, 0] += 1
+    changed = digits._replace(train=InMemory(x, y, digits.spec))
+    assert fingerprint(changed) != fingerprint(digits)
+    fewer = digits._replace(train=InMemory(digits.train.x[:-1], y[:-1], digits.spec))
+    assert fingerprint(fewer) != fingerprint(digits)
+
+
+def test_pca_features_have_the_variances_of_the_data(digits):
+    """The components are uncorrelated over the training split, with the largest eigenvalues of its covariance."""
+    found = extractor("pca", digits)
+    f = found(digits.train.x).double()
+    covariance = f.T.cov()
+    off = covariance - covariance.diag().diag()
+    assert off.abs().max() < 1e-4 * covariance.diag().max()
+    flat = (digits.train.x.flatten(1).double() / 8 - 1).T.cov()
+    largest = torch.linalg.eigvalsh(flat)[-f.shape[1] :]
+    torch.testing.assert_close(covariance.diag(), largest, rtol=1e-3, atol=1e-6)
+
+
+def test_columns_of_a_table_are_standard():
+    splits = table()
+    f = extractor("auto", splits)(splits.train.x)
+    torch.testing.assert_close(f.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(f.std(0, unbiased=False), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_what_does_not_fit_is_refused(digits):
+    with pytest.raises(ValueError, match="is for images"):
+        extractor("lenet", table())
+    with pytest.raises(ValueError, match="is for tables"):
+        extractor("columns", digits)
+    unlabelled = Splits("x", *(InMemory(s.x, None, digits.spec._replace(classes=0)) for s in digits[1:4]), {})
+    with pytest.raises(ValueError, match="needs labels"):
+        extractor("lenet", unlabelled)
+    assert extractor("auto", unlabelled).name == "pca"
+    with pytest.raises(ValueError, match="Expected features of shape"):
+        own("mine", lambda x: x, digits.spec)
+
+
+def test_own_features_are_hashed_by_what_they_say():
+    spec = DataSpec((4,))
+    one, two = own("a", lambda x: x, spec), own("a", lambda x: 2 * x, spec)
+    assert one.hash != two.hash
+    assert one.hash == own("b", lambda x: x, spec).hash
+
+
+def test_encoder_of_a_model():
+    model = build("vae", DataSpec((1, 8, 8), levels=17), latent=5, width=8)
+    assert encoder(model)(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)).shape == (3, 5)
