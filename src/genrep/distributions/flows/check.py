@@ -22,7 +22,7 @@ def check_bijection(
     condition: int = 0,
     edges: Sequence[float] = (0.0,),
     scale: float = 1.0,
-    batch: int = 4,
+    batch: int = 16,
     seed: int = 0,
 ) -> None:
     """Check a bijection over events of `shape`, and raise a ValueError that lists all that is wrong.
@@ -31,7 +31,7 @@ def check_bijection(
     changes its form: the ends of a spline's box): the log-determinant against autograd's Jacobian, and that against
     finite differences; the round trip both ways, with opposite log-determinants; float32 against float64; examples
     that do not depend on each other; finite gradients. Then again with every parameter drawn from N(0, std^2), std 5,
-    10 and 20.
+    10 and 20, twice each.
 
     Tolerances are what float64 rounding can become through the Jacobian or its inverse; where that is beyond 1e10
     times as much, only finiteness is asked for.
@@ -46,7 +46,7 @@ def check_bijection(
         x = torch.cat([x, *[torch.full((1, *shape), e, dtype=torch.float64) for e in edges]])
         c = torch.randn(len(x), condition, dtype=torch.float64) if condition else None
         _Gate(layer, x, c, wrong, "").check()
-        for std in (5, 10, 20):
+        for std in (5, 5, 10, 10, 20, 20):
             with torch.no_grad():
                 for parameter in layer.parameters():
                     parameter.copy_(std * torch.randn(parameter.shape))
