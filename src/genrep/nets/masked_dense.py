@@ -41,7 +41,7 @@ class MaskedDense(nn.Module):
         self.given = nn.Linear(condition, width, bias=False) if condition else None
         within = (degree <= degree[:, None]).float()
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.SiLU(), MaskedLinear(within), nn.SiLU(), MaskedLinear(within)) for _ in range(depth)
+            nn.Sequential(nn.ReLU(), MaskedLinear(within), nn.ReLU(), MaskedLinear(within)) for _ in range(depth)
         )
         self.head = MaskedLinear((degree < order[:, None]).float().repeat(size, 1))
         zeroed(self.head)
@@ -53,4 +53,4 @@ class MaskedDense(nn.Module):
             h = h + self.given(c)
         for block in self.blocks:
             h = h + block(h)
-        return self.head(torch.tanh(h)).unflatten(1, self.shape_out)
+        return self.head(F.softsign(h)).unflatten(1, self.shape_out)

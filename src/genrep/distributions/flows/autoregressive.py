@@ -40,17 +40,23 @@ class Autoregressive(Bijection):
         return self.element(x, self.net(x, c).to(x.dtype))
 
     def _iterated(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, log_slope = z, torch.zeros_like(z)
+        """The fixed point and log dx/dz; rows that are settled take no part in further passes.
+
+        A step moves x by the residual f(x) - z times dx/dz, so that small steps mean small residuals.
+        """
+        found, log_slope, rows = z.clone(), torch.zeros_like(z), torch.arange(len(z), device=z.device)
+        x = z
         for k in range(z.shape[1]):
-            p = self.net(x, c).to(z.dtype)
-            reached = self.element(x, p)[0]
-            error = (reached - z).abs() * log_slope.exp() if k else torch.full_like(z, torch.inf)
-            settled = bool((error <= 16 * torch.finfo(z.dtype).eps * (1 + x.abs())).all())
-            x, log_slope = self.element.inverse(z, p)
-            self.passes = k + 1
-            if settled:
+            before, self.passes = x, k + 1
+            x, slope = self.element.inverse(z, self.net(x, c).to(z.dtype))
+            moving = ((x - before).abs() > 16 * torch.finfo(z.dtype).eps * (1 + x.abs())).any(1)
+            if k == z.shape[1] - 1:
+                moving = torch.zeros_like(moving)
+            found[rows[~moving]], log_slope[rows[~moving]] = x[~moving], slope[~moving]
+            if not bool(moving.any()):
                 break
-        return x, log_slope
+            rows, x, z, c = rows[moving], x[moving], z[moving], None if c is None else c[moving]
+        return found, log_slope
 
     def _with_gradient(self, x: Tensor, z: Tensor, c: Tensor | None) -> Tensor:
         """x with dx = J^-1 (dz - df at fixed x); a hook solves J' w = g by the iteration that the inverse uses."""

@@ -31,13 +31,13 @@ class Planar(Bijection):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Mapped:
         w, u, wu, b = self._parameters_of(x, c)
-        bent = torch.tanh((w * x).sum(1) + b)
-        return x + u * bent[:, None], torch.log1p(wu * (1 - bent.square()))
+        a = (w * x).sum(1) + b
+        return x + u * torch.tanh(a)[:, None], torch.log1p(wu * _tanh_slope(a))
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> Mapped:
         w, u, wu, b = self._parameters_of(z, c)
-        bent = torch.tanh(self._along((w * z).sum(1), wu, b) + b)
-        return z - u * bent[:, None], -torch.log1p(wu * (1 - bent.square()))
+        a = self._along((w * z).sum(1), wu, b) + b
+        return z - u * torch.tanh(a)[:, None], -torch.log1p(wu * _tanh_slope(a))
 
     def _parameters_of(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w and u, (B, D), then w'u and b, (B,)."""
@@ -60,5 +60,11 @@ class Planar(Bijection):
                 above = middle + wu * torch.tanh(middle + b) > target
                 low, high = torch.where(above, low, middle), torch.where(above, middle, high)
             a = (low + high) / 2
-            slope = 1 + wu * (1 - torch.tanh(a + b).square())
+            slope = 1 + wu * _tanh_slope(a + b)
         return a - (a + wu * torch.tanh(a + b) - target) / slope
+
+
+def _tanh_slope(a: Tensor) -> Tensor:
+    """1 - tanh(a)^2 without the cancellation, which a large w'u would magnify."""
+    e = torch.exp(-2 * a.abs())
+    return 4 * e / (1 + e).square()

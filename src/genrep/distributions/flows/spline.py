@@ -43,20 +43,18 @@ class Spline(Elementwise):
         inside = x.clamp(-self.box, self.box)
         b = self._bin(inside, p, by_height=False)
         theta = (inside - b.x) / b.width
-        spread = theta * (1 - theta)
-        below = b.slope + (b.left + b.right - 2 * b.slope) * spread
-        z = b.y + b.height * (b.slope * theta.square() + b.left * spread) / below
         outside = x.abs() >= self.box
-        return torch.where(outside, x, z), torch.where(outside, 0, _log_slope(b, theta))
+        return torch.where(outside, x, b.y + b.height * _rise(b, theta)), torch.where(outside, 0, _log_slope(b, theta))
 
     def inverse(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """The root of eqs. 6-8 loses digits where slopes differ much; a Newton step restores them, and the gradient."""
         inside = z.clamp(-self.box, self.box)
         b = self._bin(inside, p, by_height=True)
-        rise = (inside - b.y) / b.height  # theta solves a theta^2 + b theta + c = 0 (eqs. 6-8), here divided by height
-        bend = (b.left + b.right - 2 * b.slope) * rise
-        a, minus_b, c = b.slope - b.left + bend, bend - b.left, -b.slope * rise
-        root = (minus_b.square() - 4 * a * c).clamp_min(torch.finfo(z.dtype).tiny).sqrt()
-        theta = (2 * c / (minus_b - root)).clamp(0, 1)
+        rise = (inside - b.y) / b.height
+        with torch.no_grad():
+            theta = _root(b, rise)
+            steepness = _log_slope(b, theta).exp() / b.slope
+        theta = theta - (_rise(b, theta) - rise) / steepness
         outside = z.abs() >= self.box
         return torch.where(outside, z, b.x + b.width * theta), torch.where(outside, 0, -_log_slope(b, theta))
 
@@ -75,6 +73,20 @@ class Spline(Elementwise):
         shares = self.least + (1 - self.least * self.bins) * raw.softmax(-1)
         inner = self.box * (2 * shares.cumsum(-1)[..., :-1] - 1)
         return F.pad(F.pad(inner, (1, 0), value=-self.box), (0, 1), value=self.box)
+
+
+def _rise(b: Bin, theta: Tensor) -> Tensor:
+    """How much of the bin's height is reached at a share theta of its width."""
+    spread = theta * (1 - theta)
+    return (b.slope * theta.square() + b.left * spread) / (b.slope + (b.left + b.right - 2 * b.slope) * spread)
+
+
+def _root(b: Bin, rise: Tensor) -> Tensor:
+    """theta with that rise, from a theta^2 + b theta + c = 0; all divided by the height."""
+    bend = (b.left + b.right - 2 * b.slope) * rise
+    quadratic, minus_linear, constant = b.slope - b.left + bend, bend - b.left, -b.slope * rise
+    discriminant = (minus_linear.square() - 4 * quadratic * constant).clamp_min(0)
+    return (2 * constant / (minus_linear - discriminant.sqrt())).clamp(0, 1)
 
 
 def _log_slope(b: Bin, theta: Tensor) -> Tensor:
