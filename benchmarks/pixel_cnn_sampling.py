@@ -19,6 +19,7 @@ N, SIDE = 64, 28
 MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("pixel_cnn", {}),
     ("pixel_cnn", {"output": "mixture"}),
+    ("pixel_cnn", {"variant": "multiscale"}),
     ("pixel_cnn", {"variant": "plain"}),
     ("made", {}),
     ("pixel_transformer", {}),
