@@ -36,6 +36,17 @@ def test_samples_of_a_model_do_not_depend_on_the_cache(name, conditional):
     )
 
 
+@pytest.mark.parametrize("variant", ["gated", "plain", "multiscale"])
+def test_dropout_is_only_in_training(variant):
+    model = build("pixel_cnn", IMAGE, variant=variant, dropout=0.5, width=16)
+    x = torch.randint(0, 3, (2, 1, 8, 8), dtype=torch.uint8)
+    torch.manual_seed(0)
+    first, second = (model(Batch(x))["nll"] for _ in range(2))
+    assert not torch.equal(first, second)
+    model.eval()
+    assert torch.equal(model.log_likelihood(x).value, model.log_likelihood(x).value)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("output", ["categorical", "mixture"])
 def test_half_precision_keeps_log_probabilities_finite_and_in_float32(name, output):
@@ -87,6 +98,7 @@ def test_training_learns_the_data(name):
         ("pixel_cnn", IMAGE, {"variant": "gates"}, "gated"),
         ("pixel_cnn", IMAGE, {"conditional": True}, "neither"),
         ("pixel_cnn", IMAGE, {"components": 0}, "components >= 1"),
+        ("pixel_cnn", IMAGE, {"dropout": 1.0}, "dropout < 1"),
         ("made", DataSpec((5,)), {}, "integer levels"),
         ("made", IMAGE, {"depth": 0}, "depth"),
         ("pixel_rnn", DataSpec((5,), levels=3), {}, "Expected images"),
