@@ -83,7 +83,6 @@ class ScaleWalk:
             shrunk = self.rows(v)
             if self.i % 2 == 0:
                 self.inner_v = self.inner.row(shrunk[:, :, ::2])
-                self.inner_h = torch.zeros_like(self.inner_h)
             v = v + self.inner_v.repeat_interleave(2, 2)[:, :, : v.shape[2]]
         for layer, to_v in zip(self.up, self.to_v, strict=True):
             v = layer.row(v + F.conv1d(mirror.pop(), to_v.weight[:, :, 0], to_v.bias))

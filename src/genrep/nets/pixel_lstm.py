@@ -127,12 +127,11 @@ class Diagonal(nn.Module):
         self.state = nn.Conv1d(self.hidden, 4 * self.hidden, 2, bias=False)  # rows i - 1 and i of a skewed column
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        gates, inside = skew(self.gates(x, condition)), skew(x.new_ones(x.shape[2:]))
+        gates = skew(self.gates(x, condition))  # left of the image gates are zero, and so states stay zero
         h = c = gates.new_zeros(len(x), self.hidden, x.shape[2])
         columns = []
         for t in range(gates.shape[3]):
             h, c = lstm(gates[..., t] + self.state(F.pad(h, (1, 0))), c)
-            h, c = h * inside[:, t], c * inside[:, t]
             columns.append(h)
         return unskew(torch.stack(columns, 3), x.shape[3])
 
