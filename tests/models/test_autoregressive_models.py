@@ -8,7 +8,9 @@ import torch
 from genrep.contracts import Batch, DataSpec, evaluating
 from genrep.models import build
 
-MODELS = ["pixel_cnn", "made", "pixel_transformer"]
+MODELS = ["pixel_cnn", "made", "pixel_transformer", "pixel_rnn"]
+
+IMAGE = DataSpec((1, 8, 8), levels=3)
 
 
 def loud(module, scale=1.0):
@@ -34,6 +36,17 @@ def test_samples_of_a_model_do_not_depend_on_the_cache(name, conditional):
     )
 
 
+@pytest.mark.parametrize("variant", ["gated", "plain", "multiscale"])
+def test_dropout_is_only_in_training(variant):
+    model = build("pixel_cnn", IMAGE, variant=variant, dropout=0.5, width=16)
+    x = torch.randint(0, 3, (2, 1, 8, 8), dtype=torch.uint8)
+    torch.manual_seed(0)
+    first, second = (model(Batch(x))["nll"] for _ in range(2))
+    assert not torch.equal(first, second)
+    model.eval()
+    assert torch.equal(model.log_likelihood(x).value, model.log_likelihood(x).value)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("output", ["categorical", "mixture"])
 def test_half_precision_keeps_log_probabilities_finite_and_in_float32(name, output):
@@ -47,14 +60,22 @@ def test_half_precision_keeps_log_probabilities_finite_and_in_float32(name, outp
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+SMALL = {
+    "pixel_cnn": {"width": 16},
+    "made": {"width": 256},
+    "pixel_transformer": {"width": 32},
+    "pixel_rnn": {"width": 32, "variant": "row"},
+}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_training_learns_the_data(name):
     """Fitted to a data set of two images, the model reaches their entropy, log 2 nats, and draws only them."""
     torch.manual_seed(0)
-    model = build(name, DataSpec((1, 8, 8), levels=4), width=256 if name == "made" else 32, depth=2)
+    model = build(name, DataSpec((1, 8, 8), levels=4), depth=2, **SMALL[name])
     x = torch.randint(0, 4, (2, 1, 8, 8), dtype=torch.uint8)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(150):
+    for _ in range(200):
         optimiser.zero_grad()
         loss = model.objectives[0].total(model(Batch(x)))
         loss.backward()
@@ -68,17 +89,25 @@ def test_training_learns_the_data(name):
 
 
 @pytest.mark.parametrize(
-    ("data", "options", "message"),
+    ("name", "data", "options", "message"),
     [
-        (DataSpec((5,), levels=3), {}, "Expected images"),
-        (DataSpec((1, 8, 8)), {}, "integer levels"),
-        (DataSpec((1, 4, 8), levels=3), {}, "at least 8"),
-        (DataSpec((1, 8, 8), levels=3), {"kernel": 4}, "odd kernel"),
-        (DataSpec((1, 8, 8), levels=3), {"variant": "gates"}, "gated"),
-        (DataSpec((1, 8, 8), levels=3), {"conditional": True}, "neither"),
-        (DataSpec((1, 8, 8), levels=3), {"components": 0}, "components >= 1"),
+        ("pixel_cnn", DataSpec((5,), levels=3), {}, "Expected images"),
+        ("pixel_cnn", DataSpec((1, 8, 8)), {}, "integer levels"),
+        ("pixel_cnn", DataSpec((1, 4, 8), levels=3), {}, "at least 8"),
+        ("pixel_cnn", IMAGE, {"kernel": 4}, "odd kernel"),
+        ("pixel_cnn", IMAGE, {"variant": "gates"}, "gated"),
+        ("pixel_cnn", IMAGE, {"conditional": True}, "neither"),
+        ("pixel_cnn", IMAGE, {"components": 0}, "components >= 1"),
+        ("pixel_cnn", IMAGE, {"dropout": 1.0}, "dropout < 1"),
+        ("made", DataSpec((5,)), {}, "integer levels"),
+        ("made", IMAGE, {"depth": 0}, "depth"),
+        ("pixel_rnn", DataSpec((5,), levels=3), {}, "Expected images"),
+        ("pixel_rnn", IMAGE, {"variant": "rows"}, "row"),
+        ("pixel_transformer", DataSpec((5,), levels=3), {"attention": "local"}, "needs images"),
+        ("pixel_transformer", IMAGE, {"heads": 5}, "heads that divide"),
+        ("pixel_transformer", DataSpec((5, 5), levels=3), {}, "images"),
     ],
 )
-def test_what_does_not_fit_is_refused(data, options, message):
+def test_what_does_not_fit_is_refused(name, data, options, message):
     with pytest.raises(ValueError, match=message):
-        build("pixel_cnn", data, **options)
+        build(name, data, **options)

@@ -11,6 +11,7 @@ from genrep.models import recipe
 from genrep.nets.chain import Pixelwise
 from genrep.nets.condition import condition_width
 from genrep.nets.masked import GatedNetwork, PlainNetwork
+from genrep.nets.multiscale import MultiscaleNetwork
 from genrep.objectives.likelihood import NLL
 
 
@@ -22,12 +23,13 @@ from genrep.objectives.likelihood import NLL
 def pixel_cnn(
     data: DataSpec,
     *,
-    variant: Literal["gated", "plain"] = "gated",
+    variant: Literal["gated", "plain", "multiscale"] = "gated",
     output: OutputName = "auto",
     width: int = 0,
     depth: int = 0,
     kernel: int = 3,
     components: int = 10,
+    dropout: float = 0.0,
     conditional: bool = False,
 ) -> Model:
     """PixelCNN: P(x) = prod_i P(x_i | x_1 ... x_{i-1}), every factor computed by one causal convolutional network.
@@ -36,13 +38,16 @@ def pixel_cnn(
     only a column of the network.
 
     Args:
-        variant: gated (two stacks, no blind spot) or plain (masked convolutions, with one).
+        variant: gated (two stacks, no blind spot), multiscale (the same layers at three resolutions with shortcuts, as
+            PixelCNN++ arranges them) or plain (masked convolutions, with a blind spot).
         output: p(x_i | ...): categorical (a probability for each level) or mixture (of discretised logistics); auto:
             categorical up to 256 levels.
         width: Channels of the network; 0: 64 for images of up to 256 pixels, 32 above.
-        depth: Layers; 0: 6 for images of up to 256 pixels, 10 above.
+        depth: Layers, or for multiscale those of each resolution, down and up; 0: 6 for images of up to 256 pixels, 10
+            above, 2 for multiscale.
         kernel: Side of the convolutions after the first, whose side is 7; odd.
         components: Logistics of the mixture.
+        dropout: Probability that a unit inside a layer is dropped in training; for small data sets.
         conditional: Every layer reads the label or condition.
     """
     chosen = output_for(data, output)
@@ -54,11 +59,17 @@ def pixel_cnn(
         raise ValueError(
             f"Expected width, depth >= 0 (0: fits the data), components >= 1, got {width, depth, components}."
         )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
     small = data.shape[1] * data.shape[2] <= 256
-    width, depth = width or (64 if small else 32), depth or (6 if small else 10)
     condition = condition_width(data, conditional)
-    network = {"gated": GatedNetwork, "plain": PlainNetwork}[variant]
-    net = network(data.shape[0], width, depth, kernel, condition)
+    width = width or (64 if small else 32)
+    if variant == "multiscale":
+        halvings = 1 if min(data.shape[1:]) < 16 else 2
+        net = MultiscaleNetwork(data.shape[0], width, depth or 2, kernel, condition, halvings=halvings, dropout=dropout)
+    else:
+        network = {"gated": GatedNetwork, "plain": PlainNetwork}[variant]
+        net = network(data.shape[0], width, depth or (6 if small else 10), kernel, condition, dropout=dropout)
     chain = Pixelwise(data.shape, net, 2 * width, outputs_of(data, chosen, components))
     return Model(
         data,

@@ -14,7 +14,7 @@ from genrep.nets.chain import Chain, Step, as_example, in_order
 from genrep.nets.levels import one_hot
 
 
-class MaskedLinear(nn.Linear):
+class PrefixLinear(nn.Linear):
     """A linear layer in which unit i reads input j where its degree is at least that of j.
 
     `degrees`: how many values a unit may see, (out,); `read`: how many an input has seen, (in,).
@@ -61,9 +61,9 @@ class MADE(Chain):
         self.each = levels if categories else 1  # inputs that a value takes
         seen = torch.arange(size)
         degrees = torch.arange(width) * size // width  # sorted, so that the units of a degree are a slice
-        first = MaskedLinear((seen + 1).repeat_interleave(self.each), degrees)
-        self.layers = nn.ModuleList([first, *[MaskedLinear(degrees, degrees) for _ in range(depth - 1)]])
-        self.out = MaskedLinear(degrees, seen.repeat_interleave(outputs))
+        first = PrefixLinear((seen + 1).repeat_interleave(self.each), degrees)
+        self.layers = nn.ModuleList([first, *[PrefixLinear(degrees, degrees) for _ in range(depth - 1)]])
+        self.out = PrefixLinear(degrees, seen.repeat_interleave(outputs))
         self.condition = nn.Linear(condition, width, bias=False) if condition else None
         self.ends = torch.searchsorted(degrees, seen, right=True).tolist()  # units of degree <= k
 
@@ -85,7 +85,7 @@ class MADE(Chain):
 
     def walk(self, n: int, condition: Tensor | None = None) -> Step:
         """Units of degree k are computed when value k is known, so that a whole sample costs one evaluation."""
-        first, *others = cast("Iterable[MaskedLinear]", self.layers)
+        first, *others = cast("Iterable[PrefixLinear]", self.layers)
         bias = first.weight.new_zeros(n, first.out_features) + self._bias(condition)
         x = bias.new_zeros(n, first.in_features)
         hidden = [torch.zeros_like(bias) for _ in self.layers]

@@ -34,8 +34,9 @@ class GatedLayer(nn.Module):
     learnt no faster.
     """
 
-    def __init__(self, channels: int, width: int, kernel: int, condition: int) -> None:
+    def __init__(self, channels: int, width: int, kernel: int, condition: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.reach, self.residual = kernel // 2, channels == width
         self.vertical = nn.Conv2d(channels, 2 * width, (self.reach + 1, kernel), padding=(0, self.reach))
         self.horizontal = nn.Conv2d(channels, 2 * width, (1, self.reach + 1))
@@ -52,7 +53,7 @@ class GatedLayer(nn.Module):
         down, along = self.biases(condition)
         a = self.vertical(F.pad(v, (0, 0, self.reach, 0))) + down[:, :, None, None]
         b = self.horizontal(F.pad(h, (self.reach, 0))) + self.across(a) + along[:, :, None, None]
-        new_v, new_h = F.glu(a, 1), self.out(F.glu(b, 1))
+        new_v, new_h = F.glu(a, 1), self.out(F.dropout(F.glu(b, 1), self.dropout, self.training))
         return (v + new_v, h + new_h) if self.residual else (new_v, new_h)
 
 
@@ -83,11 +84,22 @@ class GatedNetwork(Raster):
     The image enters moved down by a row in v and right by a column in h, so that no layer needs a mask.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, kernel: int, condition: int = 0, stem: int = 7) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        depth: int,
+        kernel: int,
+        condition: int = 0,
+        *,
+        dropout: float = 0.0,
+        stem: int = 7,
+    ) -> None:
         super().__init__()
         self.features = width
         self.layers = nn.ModuleList(
-            GatedLayer(width if k else channels + 1, width, kernel if k else stem, condition) for k in range(depth)
+            GatedLayer(width if k else channels + 1, width, kernel if k else stem, condition, dropout)
+            for k in range(depth)
         )
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -137,8 +149,9 @@ class MaskedConv2d(nn.Conv2d):
 class PlainBlock(nn.Module):
     """h + W relu(masked conv(relu(W' relu(h))) + condition) (van den Oord et al., 2016a, figure 5)."""
 
-    def __init__(self, width: int, kernel: int, condition: int) -> None:
+    def __init__(self, width: int, kernel: int, condition: int, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         half = max(1, width // 2)
         self.enter, self.leave = nn.Conv2d(width, half, 1), nn.Conv2d(half, width, 1)
         self.middle = MaskedConv2d(half, half, kernel, itself=True)
@@ -146,7 +159,7 @@ class PlainBlock(nn.Module):
 
     def forward(self, h: Tensor, condition: Tensor | None) -> Tensor:
         a = self.middle(self.enter(h.relu()).relu()) + self.bias(condition)[:, :, None, None]
-        return h + self.leave(a.relu())
+        return h + self.leave(F.dropout(a.relu(), self.dropout, self.training))
 
     def bias(self, condition: Tensor | None) -> Tensor:
         """The projection of the condition, (B, width / 2); (1, width / 2) of zeros where none is read."""
@@ -192,11 +205,21 @@ class PlainNetwork(Raster):
     Van den Oord et al. (2016a), section 3.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, kernel: int, condition: int = 0, stem: int = 7) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        depth: int,
+        kernel: int,
+        condition: int = 0,
+        *,
+        dropout: float = 0.0,
+        stem: int = 7,
+    ) -> None:
         super().__init__()
         self.features = width
         self.stem = MaskedConv2d(channels + 1, width, stem, itself=False)
-        self.blocks = nn.ModuleList(PlainBlock(width, kernel, condition) for _ in range(depth - 1))
+        self.blocks = nn.ModuleList(PlainBlock(width, kernel, condition, dropout) for _ in range(depth - 1))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         h = self.stem(with_ones(x))
