@@ -71,16 +71,19 @@ def test_a_table_is_learnt_to_its_entropy(options):
 def test_the_condition_is_read():
     """Two classes at -1 and 1: samples fall where the label says."""
     data = DataSpec((1,), classes=2)
-    model = build("ddpm", data, width=32, blocks=1, steps=20, conditional=True)
+    model = build("ddpm", data, width=32, blocks=1, steps=20, conditional=True, unconditional=0.2)
 
     def draw(k):
         y = torch.randint(0, 2, (128,))
         return Batch(2.0 * y[:, None] - 1 + 0.1 * torch.randn(128, 1), y)
 
-    trained(model, draw, 150)
+    model = trained(model, draw, 150)
     for label in (0, 1):
         x = model.sample(200, condition=label, seed=0)
         assert ((x > 0).float().mean() - label).abs() < 0.02
+    unknown = model.sample(400, condition=-1, seed=0)
+    assert (unknown > 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
+    assert model.sample(50, condition=1, seed=0, sampler="dpm_solver", guidance=2.0).mean() > 0.9
 
 
 def test_loss_is_finite_in_bfloat16():
@@ -114,6 +117,7 @@ def test_features_at_a_noise_level():
         ("digits", {"multipliers": (1, 0)}, "multipliers >= 1"),
         ("digits", {"dropout": 1.0}, "0 <= dropout < 1"),
         ("digits", {"width": -1}, ">= 0"),
+        ("digits", {"unconditional": 0.1}, "conditional=True"),
         ("table", {"multipliers": (1, 2)}, "needs images"),
         ("levels", {"conditional": True}, "neither"),
     ],

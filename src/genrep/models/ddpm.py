@@ -40,6 +40,7 @@ def ddpm(
     attention: int = 8,
     dropout: float = 0.0,
     conditional: bool = False,
+    unconditional: float = 0.0,
 ) -> Model:
     """Denoising diffusion: x_T ~ N(0, I), each step back to x_0 a Gaussian around what a network denoises.
 
@@ -63,18 +64,24 @@ def ddpm(
         attention: Levels whose shorter side is at most this attend over their pixels; 0: none.
         dropout: Probability, in the residual blocks.
         conditional: The network reads the label or condition.
+        unconditional: Share of the examples whose condition training hides, so that sampling can be guided; e.g. 0.1.
     """
     if variance == "auto":
         variance = "posterior" if loss == "simple" else "learnt"
     if (loss == "simple") is (variance == "learnt") and loss != "vlb":
         raise ValueError(f"loss={loss} does not fit variance={variance}: simple trains no variance, hybrid needs one.")
+    if not 0 <= unconditional < 1 or (unconditional and not conditional):
+        raise ValueError(
+            f"Expected 0 <= unconditional < 1, and conditional=True where it is not 0, got {unconditional}."
+        )
     condition = condition_width(data, conditional)
     net = network(data, 2 if variance == "learnt" else 1, width, multipliers, blocks, attention, dropout, condition)
     chain = Chain(named(schedule, steps, data.levels))
     process = VariancePreserving(chain)
+    denoiser = Denoiser(net, process, prediction, variance, condition, unconditional)
     return Model(
         data,
-        Diffusion(Denoiser(net, process, prediction, variance, condition), chain, data.shape, data.levels),
+        Diffusion(denoiser, chain, data.shape, data.levels, guidable=unconditional > 0),
         Inference(process=process, features=NetworkFeatures(net, condition)),
         Denoising(chooser(choice, chain), loss, prediction if weighting == "auto" else weighting),
         domain=domain_for(data),
