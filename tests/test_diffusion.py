@@ -467,10 +467,10 @@ def test_ancestral_samples_have_the_moments_of_the_chain():
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm_solver", 2)])
 def test_deterministic_samplers_converge_to_the_data_at_their_order(sampler, order):
     """Linear maps of x_T here: with four times the steps their covariance is 4^order times nearer to the data's."""
-    errors = []
-    for steps in (25, 100):
+    chain, errors = fine(1001, -18.0), []
+    for steps in (50, 200):
         torch.manual_seed(1)
-        diffusion = exact(1000)
+        diffusion = Diffusion(Exact(chain), chain, (3,))
         n = 2 * steps - 1 if sampler == "heun" else steps
         assert diffusion.evaluations(sampler=sampler, evaluations=n) == n
         x = diffusion(sampler=sampler, evaluations=n).sample((4,))
@@ -478,8 +478,8 @@ def test_deterministic_samplers_converge_to_the_data_at_their_order(sampler, ord
         start = torch.randn(4, 3)
         linear_map = torch.linalg.solve(start[1:] - start[:1], x[1:] - x[:1])
         errors.append((linear_map.T @ linear_map - COVARIANCE).abs().max().item())
-    assert errors[1] < (0.05 if order == 1 else 0.005)
-    assert 0.6 * 4**order < errors[0] / errors[1] < 2 * 4**order
+    assert errors[1] < (0.05 if order == 1 else 0.001)
+    assert 0.9 * 4**order < errors[0] / errors[1] < 1.1 * 4**order
 
 
 def test_evaluations_are_those_that_happen():
@@ -491,14 +491,13 @@ def test_evaluations_are_those_that_happen():
         assert n - 1 <= len(calls) <= n
 
 
-@pytest.mark.parametrize(("trace", "tolerance"), [("exact", 2e-3), ("hutchinson", 0.05)])
-def test_flow_likelihood_is_exact_on_a_gaussian(trace, tolerance):
+def test_flow_likelihood_is_exact_on_a_gaussian():
     data, chain = MultivariateNormal(MEAN, COVARIANCE), fine(400, -18.0)
     x = data.sample((5,))
     diffusion = Diffusion(Exact(chain), chain, (3,))
-    found = diffusion.ode(x.repeat(400 if trace == "hutchinson" else 1, 1), None, trace=trace).view(-1, 5)
-    torch.testing.assert_close(found.mean(0), data.log_prob(x), atol=tolerance, rtol=0)
-    assert (found.std(0) > 0.01).all() if trace == "hutchinson" else True
+    found = diffusion.ode(x, None, trace="exact")
+    torch.testing.assert_close(found, data.log_prob(x), atol=1e-3, rtol=0)
+    close(diffusion.ode(x.repeat(1000, 1), None).view(-1, 5), found)
 
 
 def test_flow_likelihood_is_exact_on_a_mixture_and_integrates_to_one():
@@ -519,7 +518,7 @@ def test_flow_likelihood_is_exact_on_a_mixture_and_integrates_to_one():
     x = torch.linspace(-5, 5, 401)[:, None]
     found = Diffusion(Posterior(), chain, (1,)).ode(x, None, trace="exact")
     exact_density = (torch.distributions.Normal(mean, std).log_prob(x) + share.log()).logsumexp(1)
-    torch.testing.assert_close(found, exact_density, atol=0.01, rtol=0)
+    torch.testing.assert_close(found, exact_density, atol=1e-3, rtol=1e-3)
     assert torch.trapezoid(found.exp(), x[:, 0]).item() == pytest.approx(1, abs=1e-3)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
-
 from genrep.contracts import DataSpec, Inference, Model
 from genrep.distributions.diffusion import Denoiser, Diffusion, NetworkFeatures, Prediction
 from genrep.distributions.domains import domain_for
@@ -13,9 +11,7 @@ from genrep.distributions.processes import VariancePreserving
 from genrep.distributions.schedules import Chain, ScheduleName, named
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
-from genrep.nets.conv import default_depth
-from genrep.nets.residual import ResidualMLP
-from genrep.nets.unet import UNet
+from genrep.nets.denoiser import denoising_network
 from genrep.objectives.denoising import Denoising, LossName
 from genrep.objectives.timesteps import LossAware, Uniform, Weighted
 
@@ -75,7 +71,16 @@ def ddpm(
             f"Expected 0 <= unconditional < 1, and conditional=True where it is not 0, got {unconditional}."
         )
     condition = condition_width(data, conditional)
-    net = network(data, 2 if variance == "learnt" else 1, width, multipliers, blocks, attention, dropout, condition)
+    net = denoising_network(
+        data,
+        2 if variance == "learnt" else 1,
+        width=width,
+        multipliers=multipliers,
+        blocks=blocks,
+        attention=attention,
+        dropout=dropout,
+        condition=condition,
+    )
     chain = Chain(named(schedule, steps, data.levels))
     process = VariancePreserving(chain)
     denoiser = Denoiser(net, process, prediction, variance, condition, unconditional)
@@ -94,39 +99,3 @@ def chooser(choice: str, chain: Chain) -> Uniform:
     if choice == "beta":
         return Weighted(chain.log_beta[1:].exp())
     return LossAware(chain.steps) if choice == "loss_aware" else Uniform(chain.steps)
-
-
-def network(
-    data: DataSpec,
-    outputs: int,
-    width: int,
-    multipliers: tuple[int, ...],
-    blocks: int,
-    attention: int,
-    dropout: float,
-    condition: int,
-) -> nn.Module:
-    """A denoiser with `outputs` values for each of the data: a U-Net for images, dense otherwise."""
-    if min(width, blocks, attention, *multipliers, 0) < 0 or 0 in multipliers:
-        raise ValueError("Expected width, blocks and attention >= 0 (0: chosen by the data), and multipliers >= 1.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
-    channels = outputs * data.shape[0]
-    if len(data.shape) != 3:
-        if multipliers:
-            raise ValueError(
-                f"multipliers needs images (C, H, W), this data has shape {data.shape}; use width, blocks."
-            )
-        return ResidualMLP(
-            data.shape, channels, width=width or 256, blocks=blocks or 4, dropout=dropout, condition=condition
-        )
-    return UNet(
-        data.shape,
-        channels,
-        width=width or 32,
-        multipliers=multipliers or (1, *[2] * default_depth(*data.shape[1:])),
-        blocks=blocks or 1,
-        attention=attention,
-        dropout=dropout,
-        condition=condition,
-    )
