@@ -23,8 +23,8 @@ from genrep.objectives.timesteps import LossAware, Uniform, Weighted
 def ddpm(
     data: DataSpec,
     *,
-    steps: int = 250,
-    schedule: ScheduleName = "auto",
+    timesteps: int = 250,
+    noise_schedule: ScheduleName = "auto",
     loss: LossName = "hybrid",
     prediction: Prediction = "v",
     weighting: Literal["auto", "epsilon", "x0", "v", "min_snr"] = "auto",
@@ -44,8 +44,8 @@ def ddpm(
     one network evaluation. A U-Net for images, a residual network for vectors.
 
     Args:
-        steps: T; training costs the same for any.
-        schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of the
+        timesteps: T; training costs the same for any.
+        noise_schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of the
             distance between two levels of the data.
         loss: simple: squared error; vlb: the bound; hybrid: squared error, and the bound for the variance.
         prediction: What the network predicts: epsilon, x0 or v = a eps - s x0, which is safe at both ends of the chain.
@@ -81,7 +81,7 @@ def ddpm(
         dropout=dropout,
         condition=condition,
     )
-    chain = Chain(named(schedule, steps, data.levels))
+    chain = Chain(named(noise_schedule, timesteps, data.levels))
     process = VariancePreserving(chain)
     denoiser = Denoiser(net, process, prediction, variance, condition, unconditional)
     return Model(
