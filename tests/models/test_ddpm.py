@@ -40,7 +40,7 @@ def test_every_part_learns_on_every_kind_of_data(kind, conditional):
     data = KINDS[kind]
     if conditional and not (data.classes or data.condition):
         pytest.skip("this kind has no condition")
-    model, xy = build("ddpm", data, width=8, steps=7, conditional=conditional), batch(data)
+    model, xy = build("ddpm", data, width=8, timesteps=7, conditional=conditional), batch(data)
     trained(model, lambda k: xy, 5)
     assert [name for name, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
     y = xy.y if conditional else None
@@ -52,12 +52,12 @@ def test_every_part_learns_on_every_kind_of_data(kind, conditional):
     assert not torch.equal(x, model.sample(6, condition=y, seed=2, sampler="ddim", evaluations=3))
 
 
-@pytest.mark.parametrize("options", [{}, {"schedule": "linear"}, {"loss": "vlb", "choice": "loss_aware"}])
+@pytest.mark.parametrize("options", [{}, {"noise_schedule": "linear"}, {"loss": "vlb", "choice": "loss_aware"}])
 def test_a_table_is_learnt_to_its_entropy(options):
     """Rows of N((3, -2), diag(4, 0.25)): the bound nears the exact mean log-density, samples have its moments."""
     mean, std = torch.tensor([3.0, -2.0]), torch.tensor([2.0, 0.5])
     data = DataSpec((2,), mean=(3.0, -2.0), std=(2.0, 0.5))
-    model = build("ddpm", data, **options, width=32, blocks=1, steps=50)
+    model = build("ddpm", data, **options, width=32, blocks=1, timesteps=50)
     trained(model, lambda k: Batch(mean + std * torch.randn(256, 2)), 300)
     x = mean + std * torch.randn(8000, 2)
     exact = torch.distributions.Normal(mean, std).log_prob(x).sum(1).mean().item()
@@ -71,16 +71,19 @@ def test_a_table_is_learnt_to_its_entropy(options):
 def test_the_condition_is_read():
     """Two classes at -1 and 1: samples fall where the label says."""
     data = DataSpec((1,), classes=2)
-    model = build("ddpm", data, width=32, blocks=1, steps=20, conditional=True)
+    model = build("ddpm", data, width=32, blocks=1, timesteps=20, conditional=True, unconditional=0.2)
 
     def draw(k):
         y = torch.randint(0, 2, (128,))
         return Batch(2.0 * y[:, None] - 1 + 0.1 * torch.randn(128, 1), y)
 
-    trained(model, draw, 150)
+    model = trained(model, draw, 150)
     for label in (0, 1):
         x = model.sample(200, condition=label, seed=0)
         assert ((x > 0).float().mean() - label).abs() < 0.02
+    unknown = model.sample(400, condition=-1, seed=0)
+    assert (unknown > 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
+    assert model.sample(50, condition=1, seed=0, sampler="dpm_solver", guidance=2.0).mean() > 0.9
 
 
 def test_loss_is_finite_in_bfloat16():
@@ -106,14 +109,15 @@ def test_features_at_a_noise_level():
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        ("digits", {"steps": 0}, "at least 1 step"),
-        ("digits", {"schedule": "sine"}, "Unknown schedule of ddpm 'sine'"),
+        ("digits", {"timesteps": 0}, "at least 1 step"),
+        ("digits", {"noise_schedule": "sine"}, "Unknown noise_schedule of ddpm 'sine'"),
         ("digits", {"loss": "simple", "variance": "learnt"}, "simple trains no variance"),
         ("digits", {"loss": "hybrid", "variance": "beta"}, "hybrid needs one"),
         ("digits", {"multipliers": (1, 1, 1, 1)}, "can be halved 3 times at most"),
         ("digits", {"multipliers": (1, 0)}, "multipliers >= 1"),
         ("digits", {"dropout": 1.0}, "0 <= dropout < 1"),
         ("digits", {"width": -1}, ">= 0"),
+        ("digits", {"unconditional": 0.1}, "conditional=True"),
         ("table", {"multipliers": (1, 2)}, "needs images"),
         ("levels", {"conditional": True}, "neither"),
     ],
@@ -124,7 +128,7 @@ def test_options_that_do_not_fit_are_refused(data, options, message):
 
 
 def test_sampling_options_that_do_not_fit_are_refused():
-    model = build("ddpm", KINDS["levels"], width=8, steps=10)
+    model = build("ddpm", KINDS["levels"], width=8, timesteps=10)
     for how, message in (({"sampler": "eular"}, "Unknown sampler 'eular'"), ({"evaluations": 11}, "1 to 10")):
         with pytest.raises(ValueError, match=message):
             model.sample(2, **how)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
-
 from genrep.contracts import DataSpec, Inference, Model
 from genrep.distributions.diffusion import Denoiser, Diffusion, NetworkFeatures, Prediction
 from genrep.distributions.domains import domain_for
@@ -13,9 +11,7 @@ from genrep.distributions.processes import VariancePreserving
 from genrep.distributions.schedules import Chain, ScheduleName, named
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
-from genrep.nets.conv import default_depth
-from genrep.nets.residual import ResidualMLP
-from genrep.nets.unet import UNet
+from genrep.nets.denoiser import denoising_network
 from genrep.objectives.denoising import Denoising, LossName
 from genrep.objectives.timesteps import LossAware, Uniform, Weighted
 
@@ -27,8 +23,8 @@ from genrep.objectives.timesteps import LossAware, Uniform, Weighted
 def ddpm(
     data: DataSpec,
     *,
-    steps: int = 250,
-    schedule: ScheduleName = "auto",
+    timesteps: int = 250,
+    noise_schedule: ScheduleName = "auto",
     loss: LossName = "hybrid",
     prediction: Prediction = "v",
     weighting: Literal["auto", "epsilon", "x0", "v", "min_snr"] = "auto",
@@ -40,6 +36,7 @@ def ddpm(
     attention: int = 8,
     dropout: float = 0.0,
     conditional: bool = False,
+    unconditional: float = 0.0,
 ) -> Model:
     """Denoising diffusion: x_T ~ N(0, I), each step back to x_0 a Gaussian around what a network denoises.
 
@@ -47,8 +44,8 @@ def ddpm(
     one network evaluation. A U-Net for images, a residual network for vectors.
 
     Args:
-        steps: T; training costs the same for any.
-        schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of the
+        timesteps: T; training costs the same for any.
+        noise_schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of the
             distance between two levels of the data.
         loss: simple: squared error; vlb: the bound; hybrid: squared error, and the bound for the variance.
         prediction: What the network predicts: epsilon, x0 or v = a eps - s x0, which is safe at both ends of the chain.
@@ -63,18 +60,33 @@ def ddpm(
         attention: Levels whose shorter side is at most this attend over their pixels; 0: none.
         dropout: Probability, in the residual blocks.
         conditional: The network reads the label or condition.
+        unconditional: Share of the examples whose condition training hides, so that sampling can be guided; e.g. 0.1.
     """
     if variance == "auto":
         variance = "posterior" if loss == "simple" else "learnt"
     if (loss == "simple") is (variance == "learnt") and loss != "vlb":
         raise ValueError(f"loss={loss} does not fit variance={variance}: simple trains no variance, hybrid needs one.")
+    if not 0 <= unconditional < 1 or (unconditional and not conditional):
+        raise ValueError(
+            f"Expected 0 <= unconditional < 1, and conditional=True where it is not 0, got {unconditional}."
+        )
     condition = condition_width(data, conditional)
-    net = network(data, 2 if variance == "learnt" else 1, width, multipliers, blocks, attention, dropout, condition)
-    chain = Chain(named(schedule, steps, data.levels))
+    net = denoising_network(
+        data,
+        2 if variance == "learnt" else 1,
+        width=width,
+        multipliers=multipliers,
+        blocks=blocks,
+        attention=attention,
+        dropout=dropout,
+        condition=condition,
+    )
+    chain = Chain(named(noise_schedule, timesteps, data.levels))
     process = VariancePreserving(chain)
+    denoiser = Denoiser(net, process, prediction, variance, condition, unconditional)
     return Model(
         data,
-        Diffusion(Denoiser(net, process, prediction, variance, condition), chain, data.shape, data.levels),
+        Diffusion(denoiser, chain, data.shape, data.levels, guidable=unconditional > 0),
         Inference(process=process, features=NetworkFeatures(net, condition)),
         Denoising(chooser(choice, chain), loss, prediction if weighting == "auto" else weighting),
         domain=domain_for(data),
@@ -87,39 +99,3 @@ def chooser(choice: str, chain: Chain) -> Uniform:
     if choice == "beta":
         return Weighted(chain.log_beta[1:].exp())
     return LossAware(chain.steps) if choice == "loss_aware" else Uniform(chain.steps)
-
-
-def network(
-    data: DataSpec,
-    outputs: int,
-    width: int,
-    multipliers: tuple[int, ...],
-    blocks: int,
-    attention: int,
-    dropout: float,
-    condition: int,
-) -> nn.Module:
-    """A denoiser with `outputs` values for each of the data: a U-Net for images, dense otherwise."""
-    if min(width, blocks, attention, *multipliers, 0) < 0 or 0 in multipliers:
-        raise ValueError("Expected width, blocks and attention >= 0 (0: chosen by the data), and multipliers >= 1.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
-    channels = outputs * data.shape[0]
-    if len(data.shape) != 3:
-        if multipliers:
-            raise ValueError(
-                f"multipliers needs images (C, H, W), this data has shape {data.shape}; use width, blocks."
-            )
-        return ResidualMLP(
-            data.shape, channels, width=width or 256, blocks=blocks or 4, dropout=dropout, condition=condition
-        )
-    return UNet(
-        data.shape,
-        channels,
-        width=width or 32,
-        multipliers=multipliers or (1, *[2] * default_depth(*data.shape[1:])),
-        blocks=blocks or 1,
-        attention=attention,
-        dropout=dropout,
-        condition=condition,
-    )
