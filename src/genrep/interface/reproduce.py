@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def write_page(root: Path) -> Path:
 
 
 def render(root: Path) -> str:
-    """The text of `docs/results.md`: an experiment's table, what was published, samples, protocol."""
+    """The text of `docs/results.md`: experiments and tables (`*.json`), then benchmarks (`*.jsonl`)."""
     lines = [
         "# Results",
         "",
@@ -120,8 +120,10 @@ def render(root: Path) -> str:
     ]
     for path in sorted((root / "results").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf8"))
-        if "models" in found:
-            lines += ["", *_section(path.stem, found, root)]
+        section = _section(path.stem, found, root) if "models" in found else _table(found)
+        lines += ["", *section]
+    if benchmarks := sorted((root / "results").glob("*.jsonl")):
+        lines += ["", *_benchmarks(benchmarks)]
     return "\n".join(lines) + "\n"
 
 
@@ -146,6 +148,32 @@ def _section(stem: str, found: Mapping[str, Any], root: Path) -> list[str]:
     if shown:
         cells = [f"![{m}](images/{stem}-{m}.png)" for m in shown]
         lines += ["", f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}", f"| {' | '.join(cells)} |"]
+    return lines
+
+
+def _table(found: Mapping[str, Any]) -> list[str]:
+    """A result that is a table of its own: title, protocol, columns, rows, notes."""
+    lines = [found["columns"], ["---"] * len(found["columns"]), *found["rows"]]
+    cells = ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+    return [f"## {found['title']}", "", found["protocol"], "", *cells, "", *found["notes"]]
+
+
+def _benchmarks(paths: Sequence[Path]) -> list[str]:
+    """What `python -m benchmarks NAME > results/NAME.jsonl` printed: ratios against their targets."""
+    lines = [
+        "## Benchmarks",
+        "",
+        "Both sides alternate in one run, warmed up, medians. A ratio above one means that genrep is faster.",
+        "",
+        "| what | genrep | rival | unit | ratio | target |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in paths:
+        for line in path.read_text(encoding="utf8").splitlines():
+            found = json.loads(line)
+            ours, rival, ratio = (f"{found[key]:.4g}" for key in ("ours", "rival", "ratio"))
+            target = "" if found.get("target") is None else f"{found['target']:g}"
+            lines.append(f"| {found['name']} | {ours} | {rival} | {found['unit']} | {ratio} | {target} |")
     return lines
 
 
