@@ -223,7 +223,7 @@ def test_fits_what_it_can_represent(name):
     root = torch.tensor([[1.0, 0.0], [1.6, 0.8]])
     model = build(name, DataSpec((2,), mean=(0.0, 0.0), std=(1.0, 1.8)), **SMALL[name])
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
-    for _ in range(200):
+    for _ in range(150):
         optimiser.zero_grad()
         model(Batch(torch.randn(128, 2) @ root.T))["nll"].mean().backward()
         optimiser.step()
