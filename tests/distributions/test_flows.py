@@ -188,3 +188,32 @@ def test_couplings_of_a_group_reach_every_value():
     board = checkerboard(3, 4, 0)
     assert bool((board ^ checkerboard(3, 4, 1)).all())
     assert board[0, :2, :2].int().tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_masked_network_reads_only_what_comes_before(reverse):
+    torch.manual_seed(0)
+    net = wake(MaskedDense(6, 2, 24, 2, reverse=reverse)).double()
+    jacobian = torch.autograd.functional.jacobian(lambda x: net(x[None])[0], torch.randn(6, dtype=torch.float64))
+    reads = (jacobian.abs().sum(0) > 0).int()
+    expected = torch.ones(6, 6, dtype=torch.int).tril(-1)
+    assert torch.equal(reads, expected.T if reverse else expected)
+
+
+def test_spline_is_increasing_and_the_identity_outside_its_box():
+    torch.manual_seed(0)
+    spline, x = Spline(5, 2.0), torch.linspace(-3, 3, 4001, dtype=torch.float64)[:, None]
+    z, log_slope = spline(x, (5 * torch.randn(1, spline.size, 1, dtype=torch.float64)).expand(len(x), -1, -1))
+    assert bool((z.diff(dim=0) > 0).all())
+    outside = x.abs() >= 2
+    torch.testing.assert_close(z[outside], x[outside], atol=0, rtol=0)
+    assert bool((log_slope[outside] == 0).all())
+    torch.testing.assert_close(spline(x, torch.zeros(len(x), spline.size, 1).double())[0], x)
+
+
+def test_a_singular_matrix_is_named():
+    layer = Linear(3, "plain").eval()
+    with torch.no_grad():
+        layer.weight[1] = 0
+    with pytest.raises(ValueError, match="singular"):
+        layer(torch.randn(2, 3))

@@ -223,7 +223,7 @@ def test_fits_what_it_can_represent(name):
     root = torch.tensor([[1.0, 0.0], [1.6, 0.8]])
     model = build(name, DataSpec((2,), mean=(0.0, 0.0), std=(1.0, 1.8)), **SMALL[name])
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
-    for _ in range(200):
+    for _ in range(150):
         optimiser.zero_grad()
         model(Batch(torch.randn(128, 2) @ root.T))["nll"].mean().backward()
         optimiser.step()
@@ -304,3 +304,22 @@ def test_gradients_of_samples_are_those_of_finite_differences(name):
     step = torch.zeros_like(z).index_fill(1, torch.tensor([1]), h)
     numeric = (f(z.detach() + step, 0.0) - f(z.detach() - step, 0.0)) / (2 * h)
     torch.testing.assert_close(gradient_z[:, 1].sum(), numeric.detach(), atol=1e-6, rtol=1e-5)
+
+
+@every
+def test_bad_calls_are_refused_and_empty_ones_are_not(name):
+    model = awake(name, DataSpec((3,), condition=2), conditional=True)
+    flow = model.generative
+    y = torch.zeros(4, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="condition of width 2"):
+        flow(y=torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r"Expected a condition of shape \(4, 2\)"):
+        model.log_likelihood(torch.zeros(4, 3).double(), condition=torch.zeros(4, 5))
+    with pytest.raises(ValueError, match="conditional: pass condition="):
+        model.sample(4)
+    assert flow(y=y[:0]).log_prob(torch.zeros(0, 3, dtype=torch.float64)).shape == (0,)
+    assert flow.likelihood(torch.zeros(0, 3, dtype=torch.float64), y=y[:0]).mean.shape == (0, 3)
+    assert flow(y=y).rsample((5,)).shape == (5, 4, 3)
+    assert flow(y=y).log_prob(torch.zeros(5, 4, 3, dtype=torch.float64)).shape == (5, 4)
+    crossed = torch.randn(3, 4, dtype=torch.float64).T
+    torch.testing.assert_close(flow(y=y).log_prob(crossed), flow(y=y).log_prob(crossed.contiguous()))
