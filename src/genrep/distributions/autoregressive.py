@@ -100,8 +100,8 @@ class Sequential(Distribution):
         super().__init__(torch.Size(() if y is None else (len(y),)), shape, validate_args=False)
         if not 0 <= known <= size or (known > 0) != (prefix is not None):
             raise ValueError(f"Expected prefix= with 0 < known <= {size} values, got known={known}, prefix {prefix}.")
-        if prefix is not None and (prefix.is_floating_point() or prefix.shape[-len(shape) :] != shape):
-            raise ValueError(f"Expected a prefix of integer levels and shape {tuple(shape)}, got {prefix.shape}.")
+        if prefix is not None:
+            _check_prefix(prefix, shape, part.levels)
         self.part, self.y, self.cache, self.prefix, self.known = part, y, cache, prefix, known
 
     def _condition(self, lead: torch.Size, like: Tensor) -> Tensor | None:
@@ -130,6 +130,10 @@ class Sequential(Distribution):
         """The values that all samples keep, (n, known) in the order of the chain, inside."""
         if self.prefix is None:
             return u[:, :0, 0]
+        if self.prefix.ndim > len(self.event_shape) and len(self.prefix) not in (1, len(u)):
+            raise ValueError(
+                f"Expected one prefix, or one for each of the {len(u)} samples drawn at a time, got {len(self.prefix)}."
+            )
         prefix = self.prefix.to(u.device).expand(len(u), *self.event_shape)
         return level_value(in_order(prefix)[:, : self.known], u, self.part.levels)
 
@@ -148,3 +152,14 @@ class Sequential(Distribution):
             value = known[:, k] if k < known.shape[1] else part.values(parameters).draw(u[:, k])
             values[:, k] = value
         return as_example(values, shape).contiguous()
+
+
+def _check_prefix(prefix: Tensor, shape: torch.Size, levels: int) -> None:
+    if prefix.is_floating_point() or prefix.shape[-len(shape) :] != shape or prefix.ndim > len(shape) + 1:
+        raise ValueError(
+            f"Expected a prefix of integers, {tuple(shape)} or (n, ...), got {prefix.dtype} {prefix.shape}."
+        )
+    if int(prefix.min()) < 0 or int(prefix.max()) >= levels:
+        raise ValueError(
+            f"Expected levels in [0, {levels}), got a prefix with {int(prefix.min())}..{int(prefix.max())}."
+        )
