@@ -18,20 +18,23 @@ from genrep.nets.condition import encode_condition
 from genrep.nets.levels import level_value
 
 OutputName = Literal["auto", "categorical", "mixture"]
+MOST_FREE = 32  # levels of a picture for which free probabilities are the default
 
 
-def output_for(data: DataSpec, name: OutputName, most: int = 256) -> Literal["categorical", "mixture"]:
-    """The distribution of one value, `auto` resolved: free probabilities for up to `most` levels, else a mixture.
+def output_for(data: DataSpec, name: OutputName) -> Literal["categorical", "mixture"]:
+    """The distribution of one value, `auto` resolved: a mixture for images of more than 32 levels, else categorical.
 
-    >>> output_for(DataSpec((3, 32, 32), levels=65536), "auto")
-    'mixture'
+    Many levels of a picture are an order, which a mixture knows from the start and free probabilities have to learn.
+
+    >>> output_for(DataSpec((3, 32, 32), levels=256), "auto"), output_for(DataSpec((100,), levels=65), "auto")
+    ('mixture', 'categorical')
     """
     if data.levels is None:
         raise ValueError(
             "Expected integer levels, got real-valued data; autoregressive flows and other densities take those."
         )
     if name == "auto":
-        return "categorical" if data.levels <= most else "mixture"
+        return "mixture" if len(data.shape) == 3 and data.levels > MOST_FREE else "categorical"
     return name
 
 
