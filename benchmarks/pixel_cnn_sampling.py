@@ -18,7 +18,7 @@ from genrep.models import build
 N, SIDE = 64, 28
 MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("pixel_cnn", {}),
-    ("pixel_cnn", {"output": "mixture"}),
+    ("pixel_cnn", {"output": "categorical"}),
     ("pixel_cnn", {"variant": "multiscale"}),
     ("pixel_cnn", {"variant": "plain"}),
     ("made", {}),

@@ -201,17 +201,21 @@ def levels(x):
     return (x + 1).long()
 
 
-def test_prefixes_that_do_not_fit_are_refused():
-    p = part("gated", (1, 2, 2), 3)
-    for options in (
-        {"known": 1},
-        {"prefix": torch.zeros(1, 2, 2).long()},
-        {"prefix": torch.zeros(1, 2, 2), "known": 1},
-    ):
-        with pytest.raises(ValueError, match="Expected"):
-            p(**options)
-    with pytest.raises(ValueError, match="Expected"):
-        p(prefix=torch.zeros(1, 3, 2).long(), known=1)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"known": 1}, "Expected prefix="),
+        ({"prefix": torch.zeros(1, 2, 2).long()}, "Expected prefix="),
+        ({"prefix": torch.zeros(1, 2, 2).long(), "known": 5}, "known <= 4"),
+        ({"prefix": torch.zeros(1, 2, 2), "known": 1}, "of integers"),
+        ({"prefix": torch.zeros(1, 3, 2).long(), "known": 1}, "of integers"),
+        ({"prefix": torch.full((1, 2, 2), 3), "known": 1}, r"levels in \[0, 3\)"),
+        ({"prefix": torch.zeros(4, 1, 2, 2).long(), "known": 1}, "5 samples"),
+    ],
+)
+def test_prefixes_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        part("gated", (1, 2, 2), 3)(**options).sample((5,))
 
 
 def test_condition_matters_and_is_per_example():

@@ -97,7 +97,7 @@ def test_training_learns_the_data(name):
         ("pixel_cnn", IMAGE, {"kernel": 4}, "odd kernel"),
         ("pixel_cnn", IMAGE, {"variant": "gates"}, "gated"),
         ("pixel_cnn", IMAGE, {"conditional": True}, "neither"),
-        ("pixel_cnn", IMAGE, {"components": 0}, "components >= 1"),
+        ("pixel_cnn", IMAGE, {"components": 0}, "components >= 1, depth >= 0"),
         ("pixel_cnn", IMAGE, {"dropout": 1.0}, "dropout < 1"),
         ("made", DataSpec((5,)), {}, "integer levels"),
         ("made", IMAGE, {"depth": 0}, "depth"),

@@ -18,20 +18,23 @@ from genrep.nets.condition import encode_condition
 from genrep.nets.levels import level_value
 
 OutputName = Literal["auto", "categorical", "mixture"]
+MOST_FREE = 32  # levels of a picture for which free probabilities are the default
 
 
-def output_for(data: DataSpec, name: OutputName, most: int = 256) -> Literal["categorical", "mixture"]:
-    """The distribution of one value, `auto` resolved: free probabilities for up to `most` levels, else a mixture.
+def output_for(data: DataSpec, name: OutputName) -> Literal["categorical", "mixture"]:
+    """The distribution of one value, `auto` resolved: a mixture for images of more than 32 levels, else categorical.
 
-    >>> output_for(DataSpec((3, 32, 32), levels=65536), "auto")
-    'mixture'
+    Many levels of a picture are an order, which a mixture knows from the start and free probabilities have to learn.
+
+    >>> output_for(DataSpec((3, 32, 32), levels=256), "auto"), output_for(DataSpec((100,), levels=65), "auto")
+    ('mixture', 'categorical')
     """
     if data.levels is None:
         raise ValueError(
             "Expected integer levels, got real-valued data; autoregressive flows and other densities take those."
         )
     if name == "auto":
-        return "categorical" if data.levels <= most else "mixture"
+        return "mixture" if len(data.shape) == 3 and data.levels > MOST_FREE else "categorical"
     return name
 
 
@@ -100,8 +103,8 @@ class Sequential(Distribution):
         super().__init__(torch.Size(() if y is None else (len(y),)), shape, validate_args=False)
         if not 0 <= known <= size or (known > 0) != (prefix is not None):
             raise ValueError(f"Expected prefix= with 0 < known <= {size} values, got known={known}, prefix {prefix}.")
-        if prefix is not None and (prefix.is_floating_point() or prefix.shape[-len(shape) :] != shape):
-            raise ValueError(f"Expected a prefix of integer levels and shape {tuple(shape)}, got {prefix.shape}.")
+        if prefix is not None:
+            _check_prefix(prefix, shape, part.levels)
         self.part, self.y, self.cache, self.prefix, self.known = part, y, cache, prefix, known
 
     def _condition(self, lead: torch.Size, like: Tensor) -> Tensor | None:
@@ -130,6 +133,10 @@ class Sequential(Distribution):
         """The values that all samples keep, (n, known) in the order of the chain, inside."""
         if self.prefix is None:
             return u[:, :0, 0]
+        if self.prefix.ndim > len(self.event_shape) and len(self.prefix) not in (1, len(u)):
+            raise ValueError(
+                f"Expected one prefix, or one for each of the {len(u)} samples drawn at a time, got {len(self.prefix)}."
+            )
         prefix = self.prefix.to(u.device).expand(len(u), *self.event_shape)
         return level_value(in_order(prefix)[:, : self.known], u, self.part.levels)
 
@@ -148,3 +155,14 @@ class Sequential(Distribution):
             value = known[:, k] if k < known.shape[1] else part.values(parameters).draw(u[:, k])
             values[:, k] = value
         return as_example(values, shape).contiguous()
+
+
+def _check_prefix(prefix: Tensor, shape: torch.Size, levels: int) -> None:
+    if prefix.is_floating_point() or prefix.shape[-len(shape) :] != shape or prefix.ndim > len(shape) + 1:
+        raise ValueError(
+            f"Expected a prefix of integers, {tuple(shape)} or (n, ...), got {prefix.dtype} {prefix.shape}."
+        )
+    if int(prefix.min()) < 0 or int(prefix.max()) >= levels:
+        raise ValueError(
+            f"Expected levels in [0, {levels}), got a prefix with {int(prefix.min())}..{int(prefix.max())}."
+        )

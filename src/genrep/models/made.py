@@ -33,7 +33,7 @@ def made(
         components: Logistics of the mixture.
         conditional: Every unit reads the label or condition.
     """
-    chosen = output_for(data, output, most=32 if len(data.shape) == 3 else data.levels or 0)
+    chosen = output_for(data, output)
     if min(width, depth, components) < 1:
         raise ValueError(f"Expected width, depth, components >= 1, got {width, depth, components}.")
     condition = condition_width(data, conditional)

@@ -25,7 +25,7 @@ def pixel_cnn(
     *,
     variant: Literal["gated", "plain", "multiscale"] = "gated",
     output: OutputName = "auto",
-    width: int = 0,
+    width: int = 32,
     depth: int = 0,
     kernel: int = 3,
     components: int = 10,
@@ -41,8 +41,8 @@ def pixel_cnn(
         variant: gated (two stacks, no blind spot), multiscale (the same layers at three resolutions with shortcuts, as
             PixelCNN++ arranges them) or plain (masked convolutions, with a blind spot).
         output: p(x_i | ...): categorical (a probability for each level) or mixture (of discretised logistics); auto:
-            categorical up to 256 levels.
-        width: Channels of the network; 0: 64 for images of up to 256 pixels, 32 above.
+            categorical up to 32 levels.
+        width: Channels of the network.
         depth: Layers, or for multiscale those of each resolution, down and up; 0: 6 for images of up to 256 pixels, 10
             above, 2 for multiscale.
         kernel: Side of the convolutions after the first, whose side is 7; odd.
@@ -55,15 +55,14 @@ def pixel_cnn(
         raise ValueError(f"Expected images (C, H, W) with sides of at least 8, got data of shape {data.shape}.")
     if kernel < 3 or kernel % 2 == 0:
         raise ValueError(f"Expected an odd kernel of at least 3, got {kernel}.")
-    if min(width, depth) < 0 or components < 1:
+    if min(width, components) < 1 or depth < 0:
         raise ValueError(
-            f"Expected width, depth >= 0 (0: fits the data), components >= 1, got {width, depth, components}."
+            f"Expected width, components >= 1, depth >= 0 (0: fits the data), got {width, components, depth}."
         )
     if not 0 <= dropout < 1:
         raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
     small = data.shape[1] * data.shape[2] <= 256
     condition = condition_width(data, conditional)
-    width = width or (64 if small else 32)
     if variant == "multiscale":
         halvings = 1 if min(data.shape[1:]) < 16 else 2
         net = MultiscaleNetwork(data.shape[0], width, depth or 2, kernel, condition, halvings=halvings, dropout=dropout)

@@ -31,7 +31,7 @@ def pixel_rnn(
         variant: diagonal (two LSTMs along diagonals, which see all earlier pixels) or row (one LSTM down the rows,
             faster, which sees a triangle above the pixel).
         output: p(x_i | ...): categorical (a probability for each level) or mixture (of discretised logistics); auto:
-            categorical up to 256 levels.
+            categorical up to 32 levels.
         width: Channels between the layers; the states have half of them.
         depth: Recurrent layers.
         components: Logistics of the mixture.

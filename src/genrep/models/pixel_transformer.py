@@ -38,7 +38,7 @@ def pixel_transformer(
         attention: full (all earlier positions), local (the last row's worth) or strided (local and own column in turn,
             which together reach everything); auto: strided for images of more than 256 pixels, else full.
         output: p(x_i | ...): categorical (a probability for each level) or mixture (of discretised logistics); auto:
-            categorical up to 256 levels.
+            categorical up to 32 levels.
         width: Channels of every position.
         depth: Layers.
         heads: Heads of the attention; they divide the width.
