@@ -11,6 +11,7 @@ import torch
 
 from genrep.contracts import Model
 from genrep.naming import choose
+from genrep.training import ranks
 
 SUGGESTED = {
     "batch": 128,
@@ -133,12 +134,15 @@ _LOWEST = {
 
 
 def pick_device(name: str) -> str:
-    """`name`, or for auto the accelerator if there is one; a ValueError for a device that is not there."""
+    """`name`, or for auto the accelerator if there is one; a ValueError for a device that is not there.
+
+    Of several processes each has its own accelerator, whatever number `name` says.
+    """
     if name == "auto":
-        return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+        name = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
         there = ["cpu"] + ([str(torch.accelerator.current_accelerator())] if torch.accelerator.is_available() else [])
         raise ValueError(f"There is no device {name!r} here. There is: {', '.join(there)}.") from error
-    return name
+    return ranks.own_device(name)
