@@ -21,9 +21,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-if sys.platform != "win32":
-    import fcntl
-
 _LONGEST = 2**24  # characters of JSON in a header
 _held: set[Path] = set()  # folders that this process has locked
 
@@ -65,11 +62,18 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     The lock is the system's, on the file `.lock`: it ends with its process, however that ends. A process may take it
     again. On Windows, where there is none, nothing is locked.
     """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # only here: Windows has none
+
     folder = Path(folder).resolve()
-    if folder in _held or sys.platform == "win32":
+    if folder in _held:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / ".lock").is_symlink():
+        raise ValueError(f"{folder / '.lock'} is a link: what it points to would be overwritten. Remove it.")
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:

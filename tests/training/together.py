@@ -1,4 +1,4 @@
-"""What the processes of test_ranks.py do: `torchrun --nproc-per-node 2 together.py JOB FOLDER`; alone, the reference."""
+"""What the processes of test_ranks.py do: `torchrun ... together.py JOB FOLDER`; alone, the reference."""
 
 import contextlib
 import dataclasses

@@ -19,6 +19,7 @@ from genrep.training import ranks
 
 KEPT = 2
 _LARGEST = 2**24  # values in one example: a header can claim any shape, and a model is built for it
+_PARTS = ("model", "ema", "optimiser", "window", "best")
 _KINDS: dict[str, tuple[type, ...]] = {
     "step": (int,), "stage": (int,), "settings": (dict,), "mode": (dict,), "window": (dict,), "misses": (int,),
     "best": (int, float, type(None)), "recipe": (dict, type(None)), "data": (dict,), "ranks": (int,),
@@ -111,9 +112,13 @@ def _load(path: Path) -> storage.Stored:
     about = stored.about
     wrong = [k for k, kinds in _KINDS.items() if k not in about or type(about[k]) not in kinds]
     if wrong:
-        raise ValueError(f"{path} is not a checkpoint of a run: its header lacks {', '.join(wrong)}, or has them wrong.")
+        raise ValueError(
+            f"{path} is not a checkpoint of a run: its header lacks {', '.join(wrong)}, or has them wrong."
+        )
     if not about["step"] == int(path.stem) >= 0:
         raise ValueError(f"{path} is named for another step than the {about['step']} of its header.")
+    if others := [name for name in stored.tensors if name.split("/")[0] not in _PARTS]:
+        raise ValueError(f"{path} is not a checkpoint of a run: unexpected {others[:5]}.")
     windows = {name.removeprefix("window/"): t for name, t in stored.tensors.items() if name.startswith("window/")}
     steps: dict[str, Any] = about["window"]
     if windows.keys() != steps.keys() or any(t.shape != (len(steps[name]),) for name, t in windows.items()):
@@ -133,7 +138,8 @@ def described(about: Mapping[str, Any], source: str) -> tuple[Recipe, DataSpec]:
         raise ValueError(f"{source}: expected the options of {recipe['name']} by name, got {recipe['options']!r:.60}.")
     if not isinstance(data, dict) or not data.keys() <= set(DataSpec._fields) or "shape" not in data:
         raise ValueError(f"{source} does not describe the data of its model.")
-    spec = DataSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    spec = DataSpec(**values)
     if not (_counts(spec.shape, 1) and 1 <= len(spec.shape) <= 4 and math.prod(spec.shape) <= _LARGEST):
         raise ValueError(f"{source}: expected a shape of at most {_LARGEST} values, got {data['shape']!r:.60}.")
     others = [0 if spec.levels is None else spec.levels, spec.classes, spec.condition]

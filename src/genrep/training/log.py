@@ -100,9 +100,10 @@ class Bar:
 
     def __init__(self, title: str, total: int, done: int, *, shown: bool) -> None:
         console = Console(stderr=True)
+        shown = shown and ranks.first() and console.is_terminal
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[terms]}"), console=console, disable=not (shown and ranks.first() and console.is_terminal),
+            TextColumn("{task.fields[terms]}"), console=console, disable=not shown,
         )  # fmt: skip
         self.task = self.progress.add_task(title, total=total, completed=done, terms="")
 

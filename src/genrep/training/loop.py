@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genrep import storage
 from genrep.contracts import Data, Model, Recipe, evaluating
@@ -210,7 +210,7 @@ class _Run:
         tensors |= {f"model/{name}": s for name, s in ranks.mean_statistics(t.model).items()}
         if (name := storage.not_finite(tensors)) is not None:
             raise FloatingPointError(
-                f"Update {t.step}: {name} is not finite. The last checkpoint before it is kept. Try a lower lr, or clip."
+                f"Update {t.step}: {name} is not finite. The checkpoint before it is kept. Try a lower lr, or clip."
             )
         tensors |= {f"best/{name}": w for name, w in self.state.best_weights.items()}
         recipe = t.model.recipe
@@ -231,12 +231,14 @@ class _Run:
         path, (tensors, about) = checkpoint.newest_of_all_ranks(self.folder)
         if about["stage"] != self.trainer.stage:
             raise ValueError(f"{path.name} belongs to stage {about['stage']}, expected stage {self.trainer.stage}.")
+        if best := part(tensors, "best/"):
+            storage.check(best, storage.state(self.trainer.model), f"{path.name} (best)")
         self.trainer.restore(tensors, about["step"], source=path.name)
         if self.trainer.step >= _PROBATION:
             self.trainer.unreached.clear()
         self.window.load(part(tensors, "window/"), about["window"])
-        best = float("inf") if about["best"] is None else about["best"]
-        self.state = _Progress(best, about["misses"], part(tensors, "best/"))
+        least = float("inf") if about["best"] is None else about["best"]
+        self.state = _Progress(least, about["misses"], best)
 
     def finish(self) -> None:
         """Write the last checkpoint and what is left of the log; leave the best or averaged weights in the model."""
@@ -280,7 +282,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         if ranks.world() == 1:  # torchrun passes on what the terminal has sent already, and ends who takes too long
             signal.signal(number, before[number])
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, handle)
     try:
@@ -295,6 +297,10 @@ def restored(folder: Path, build: Callable[[Recipe, Any], Model]) -> tuple[Model
     path, (tensors, about) = checkpoint.newest(folder / "checkpoints")
     recipe, _ = checkpoint.described(about, str(path))
     model = build(recipe, about["data"])
-    chosen = part(tensors, "best/") or part(tensors, "model/") | part(tensors, "ema/")
+    if averaged := part(tensors, "ema/"):
+        parameters = {k: p for k, p in storage.state(model).items() if isinstance(p, nn.Parameter)}
+        storage.check(averaged, parameters, f"{path.name} (ema)")
+    storage.check(live := part(tensors, "model/"), storage.state(model), path.name)
+    chosen = part(tensors, "best/") or live | averaged
     storage.restore(model, chosen, path.name)
     return model.eval(), about

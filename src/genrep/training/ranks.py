@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -75,7 +76,9 @@ def parallel(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for t in storage.state(model).values():
             dist.broadcast(t, 0)
-    return DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # later releases call broadcast_buffers by another name
+        return DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
 
 
 # ---- what ranks tell each other; numbers on the CPU, so that no accelerator has to be waited for --------------------

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
 
 from genrep.contracts import Model
-from genrep.naming import choose
+from genrep.naming import choose, fits
 from genrep.training import ranks
 
 SUGGESTED = {
@@ -75,6 +75,10 @@ class Settings:
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Settings).items():
+            value = getattr(self, name)
+            if get_origin(kind) is not Literal and not fits(value, kind):
+                raise ValueError(f"Expected {name} to be {getattr(kind, '__name__', kind)}, got {value!r:.60}.")
         for name, low in _LOWEST.items():
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= low):
