@@ -1,9 +1,13 @@
-"""Choosing by name, with errors that help."""
+"""Choosing by name, and values of the right kind, with errors that help."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 
 def choose(value: str, valid: Iterable[str], what: str) -> str:
@@ -19,3 +23,25 @@ def choose(value: str, valid: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(value, valid, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"Unknown {what} '{value}'.{hint} Valid: {', '.join(valid)}.")
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a plain value (a number, text, or a tuple or list of such) is of the kind that an annotation says.
+
+    >>> fits(3, int | None), fits(3, float), fits(True, int), fits(float("nan"), float), fits([1, 2], tuple[int, ...])
+    (True, True, False, False, True)
+    """
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(fits(value, one) for one in args)
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in args)
+    if origin is tuple and isinstance(value, (tuple, list)):
+        kinds = args[:1] * len(value) if args[1:] == (...,) else args
+        return len(kinds) == len(value) and all(map(fits, value, kinds))
+    if kind in (int, float):
+        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    if kind in (None, NoneType):
+        return value is None
+    return kind is Any or isinstance(value, origin or kind)

@@ -94,6 +94,8 @@ def _read(
     if path.is_dir():
         _refuse("folder of images", label=label, condition=condition or None, layout=layout)
         return read_folder(path, levels=levels, seed=seed, memory_limit=memory_limit)
+    if not path.is_file():
+        raise ValueError(f"Expected a file or folder, {path} is a device or pipe.")
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
         return read_numpy(

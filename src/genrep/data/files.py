@@ -14,6 +14,7 @@ from genrep.data.splits import Part, Splits
 from genrep.naming import choose
 
 _PREFIXES = {"train": ("train_", ""), "validation": ("validation_", "valid_", "val_"), "test": ("test_",)}
+_MOST_ARRAYS = 1000  # in one file
 _X, _Y = ("x", "images"), ("y", "labels")
 
 
@@ -76,7 +77,7 @@ def load_arrays(path: Path, names: Sequence[str] | None, memory_limit: int) -> d
             return {"x": np.load(path, allow_pickle=False)}
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in wanted}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # the parsers of NumPy, zip, deflate and Python raise what they like on hostile bytes
         raise _damaged(path, error) from error
 
 
@@ -87,12 +88,17 @@ def read_headers(path: Path) -> dict[str, Header]:
             with open(path, "rb") as file:
                 return {"x": _header(file, path.stat().st_size)}
         with zipfile.ZipFile(path) as archive:
-            found = {}
+            found: dict[str, Header] = {}
             for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                if name in found or not name or set(name) & set("/\\:"):
+                    raise ValueError(f"expected different plain names of arrays, got {member.filename!r:.60}")
                 with archive.open(member) as file:
-                    found[member.filename.removesuffix(".npy")] = _header(file, member.file_size)
+                    found[name] = _header(file, member.file_size)
+                if len(found) > _MOST_ARRAYS:
+                    raise ValueError(f"more than {_MOST_ARRAYS} arrays")
             return found
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # as in load_arrays
         raise _damaged(path, error) from error
 
 
@@ -103,6 +109,8 @@ def _header(file: IO[bytes], size: int) -> Header:
         raise ValueError(f"version {version} of the .npy format")
     shape, _, dtype = read(file)
     header = Header(shape, dtype)
+    if min(shape, default=0) < 0 or dtype.itemsize == 0:  # negative sizes can multiply to what the file holds
+        raise ValueError(f"its header promises an array {shape} of {dtype}")
     if not dtype.hasobject and header.size != size - file.tell():
         raise ValueError(f"its header promises {header.size} bytes, it holds {size - file.tell()}")
     return header

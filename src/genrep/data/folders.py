@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from genrep.contracts import Batch, DataSpec
@@ -18,6 +18,7 @@ from genrep.data.batches import Subset
 from genrep.data.splits import SPLITS, Part, Splits, complete
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # others may run programs, as PostScript does
 _MOST_PIXELS = 2**26  # of one image: a small file can claim to be enormous
 _BANDS = {"1": 1, "L": 1, "RGB": 3, "RGBA": 4, "P": 3}  # palettes become RGB
 
@@ -182,10 +183,10 @@ def common_format(files: Sequence[Path]) -> Format:
 def _open(file: Path | str) -> Image.Image:
     """An image whose header is read, not its pixels."""
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{file} is too large: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise what they like on hostile bytes
         raise ValueError(f"{file} is broken or not an image: {error}. Repair it or take it out.") from error
     if image.width * image.height > _MOST_PIXELS:
         image.close()
@@ -226,6 +227,6 @@ def decode(file: Path | str, form: Format) -> np.ndarray:
             raise ValueError(f"Expected {form} as the other images, {file} is {found}.")
         try:
             pixels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except Exception as error:  # as in _open
             raise ValueError(f"{file} is broken: {error}. Repair it or take it out.") from error
     return pixels.reshape(form.size[1], form.size[0], form.bands).transpose(2, 0, 1)

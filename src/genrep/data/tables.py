@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from genrep.data.splits import Part, Splits
 from genrep.naming import choose
 
 _DELIMITERS = (",", ";", "\t")
+_LONGEST = 2**23  # characters in a line
 _LINES_SHOWN = 40  # characters of a cell that a message quotes
 
 
@@ -56,10 +58,10 @@ def read_cells(path: Path, notes: list[str]) -> Table:
     """The cells of a CSV file; ValueError for no header, doubled names, ragged rows or text that is not UTF-8."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
+            lines = _lines(file)
+            first = next(lines, "")
             delimiter = max(_DELIMITERS, key=first.count)
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
             rows = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}.") from error
@@ -78,6 +80,14 @@ def read_cells(path: Path, notes: list[str]) -> Table:
     notes.append(f"{len(rows) - 1} rows, columns separated by {delimiter!r}")
     by_column = zip(*(row for _, row in rows[1:]), strict=True)
     return Table(dict(zip(header, (list(c) for c in by_column), strict=True)), [line for line, _ in rows[1:]])
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Line by line, without holding one that never ends."""
+    while line := file.readline(_LONGEST):
+        if len(line) == _LONGEST and not line.endswith("\n"):
+            raise csv.Error(f"a line is longer than {_LONGEST} characters")
+        yield line
 
 
 def numbers(table: Table, name: str, path: Path) -> np.ndarray:
@@ -129,4 +139,4 @@ def _is_number(cell: str) -> bool:
 
 
 def _is_whole(cell: str) -> bool:
-    return cell.removeprefix("-").isdecimal()
+    return len(cell) < _LINES_SHOWN and cell.removeprefix("-").isdecimal()

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Literal, Protocol, get_args, get_origin
 
 from genrep.contracts import DataSpec, Model, Recipe
-from genrep.naming import choose
+from genrep.naming import choose, fits
 
 
 class BuildsModel(Protocol):
@@ -34,8 +34,14 @@ def recipe(*, family: str, reference: str) -> Callable[[Callable[..., Model]], B
         @functools.wraps(function)
         def build(data: DataSpec, **options: Any) -> Model:
             for option, parameter in inspect.signature(function, eval_str=True).parameters.items():
-                if option in options and get_origin(parameter.annotation) is Literal:
-                    choose(options[option], get_args(parameter.annotation), f"{option} of {function.__name__}")
+                if option not in options:
+                    continue
+                value, kind = options[option], parameter.annotation
+                if get_origin(kind) is Literal:
+                    choose(value, get_args(kind), f"{option} of {function.__name__}")
+                elif not fits(value, kind):
+                    named = getattr(kind, "__name__", kind) if get_origin(kind) is None else kind
+                    raise ValueError(f"Expected {option} of {function.__name__} to be {named}, got {value!r:.60}.")
             model = function(data, **options)
             model.recipe = Recipe(function.__name__, dict(options))
             return model

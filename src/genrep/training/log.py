@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from genrep import storage
+from genrep.training import ranks
+
 Record = dict[str, Any]
 
 
@@ -59,18 +62,16 @@ class Window:
 
 
 class Log:
-    """Lines of `log.jsonl` when there is a folder; always a list in memory."""
+    """Lines of `log.jsonl` when there is a folder, written by rank 0; always a list in memory."""
 
     def __init__(self, folder: Path | None, *, upto: int = -1) -> None:
         """`upto`: keep what an earlier part of this run wrote up to this step, but for its unfinished last window."""
-        self.path = None if folder is None else folder / "log.jsonl"
+        self.path = folder / "log.jsonl" if folder is not None and ranks.first() else None
         self.records: list[Record] = []
-        if self.path is None:
-            return
-        if upto >= 0:
-            self.records = [r for r in read_log(self.path.parent) if r["step"] <= upto and "partial" not in r]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf8")
+        if folder is not None and upto >= 0:
+            self.records = [r for r in read_log(folder) if r["step"] <= upto and "partial" not in r]
+        if self.path is not None:  # atomically: a process killed here must not lose the lines before
+            storage.write_text(self.path, "".join(json.dumps(r) + "\n" for r in self.records))
 
     def append(self, record: Record) -> None:
         self.records.append(record)
@@ -99,9 +100,10 @@ class Bar:
 
     def __init__(self, title: str, total: int, done: int, *, shown: bool) -> None:
         console = Console(stderr=True)
+        shown = shown and ranks.first() and console.is_terminal
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[terms]}"), console=console, disable=not (shown and console.is_terminal),
+            TextColumn("{task.fields[terms]}"), console=console, disable=not shown,
         )  # fmt: skip
         self.task = self.progress.add_task(title, total=total, completed=done, terms="")
 

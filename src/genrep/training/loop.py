@@ -7,16 +7,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genrep import storage
 from genrep.contracts import Data, Model, Recipe, evaluating
-from genrep.training import checkpoint
+from genrep.training import checkpoint, ranks
 from genrep.training.log import Bar, Log, Record, Window
 from genrep.training.measure import fastest
 from genrep.training.noise import reseed
@@ -62,6 +62,8 @@ def fit(
 ) -> Outcome:
     """Train one stage of a model in place; afterwards it holds the averaged weights and is in eval mode.
 
+    Processes that `torchrun` started train together: each takes its part of every update, rank 0 writes.
+
     Args:
         model: What to train; its parameters are changed in place.
         data: The training split.
@@ -70,31 +72,52 @@ def fit(
         folder: Where `log.jsonl` and `checkpoints/` go; None: nowhere.
         stage: Which of the model's objectives.
         mode: The arithmetic; None: what the settings say, measured where they leave it open.
-        resume: Continue from the newest checkpoint in `folder`, bit for bit.
+        resume: Continue from the newest checkpoint in `folder`, bit for bit; with as many processes as before.
         progress: Show a bar on a terminal.
         about: More for the header of the checkpoints.
 
     Raises:
-        ValueError: Settings that do not fit, a checkpoint of another model, or parameters that no gradient reaches.
+        ValueError: Settings that do not fit, a checkpoint of another model, parameters that no gradient reaches, or a
+            folder that another run is writing to.
         FloatingPointError: A term or gradient that is not finite; the last checkpoint is kept.
-        KeyboardInterrupt: After Ctrl-C, when the update at hand is done and a checkpoint written.
+        ConnectionError: Another process of the run was lost; the last checkpoint is kept.
+        OSError: The disk is full, or not to be written to; the last checkpoint is kept.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when the update at hand is done and a checkpoint written.
     """
+    ranks.join()
     settings = settings.resolved(model, len(data))
     if settings.validate_every and validation is None:
         raise ValueError("validate_every needs held-out data; pass validation=.")
     model.to(settings.device)
     data = on_device(data, settings.device)
-    mode = mode or fastest(model, data, settings, stage=stage).mode
-    run = _Run(Trainer(model, data, settings, mode, stage), folder, about or {})
-    if resume:
-        run.resume()
-    run.log = Log(folder, upto=run.trainer.step if resume else -1)
     held_out = None if validation is None else on_device(validation, settings.device)
     title = f"stage {stage}" if len(model.objectives) > 1 else "training"
-    with torch.random.fork_rng(), Bar(title, settings.steps, run.trainer.step, shown=progress) as bar:
-        stopped = run.go(bar, held_out)
-    run.finish()
+    with ranks.reporting_loss(), _claimed(folder):
+        mode = mode or fastest(model, data, settings, stage=stage).mode
+        run = _Run(Trainer(model, data, settings, mode, stage), folder, about or {})
+        if resume:
+            run.resume()
+        run.log = Log(folder, upto=run.trainer.step if resume else -1)
+        with torch.random.fork_rng(), Bar(title, settings.steps, run.trainer.step, shown=progress) as bar:
+            stopped = run.go(bar, held_out)
+        run.finish()
     return Outcome(run.trainer.step, stopped, settings, mode, run.log.records)
+
+
+@contextmanager
+def _claimed(folder: Path | None) -> Iterator[None]:
+    """The folder is this run's alone inside, and all ranks know it."""
+    with ExitStack() as claim:
+        problem = None
+        if folder is not None and ranks.first():
+            try:
+                claim.enter_context(storage.locked(folder))
+                checkpoint.sweep(folder / "checkpoints")
+            except (ValueError, OSError) as error:
+                problem = error
+        if ranks.any_of(problem is not None)[0]:
+            raise problem or ValueError(f"Rank 0 could not take the folder {folder}; its own message says why.")
+        yield
 
 
 def on_device(data: Data, device: str) -> Data:
@@ -130,10 +153,11 @@ class _Run:
                 if s.validate_every and validation is not None and t.step % s.validate_every == 0:
                     self._validate(validation)
                 bar.advance(t.step, record)
-                if interrupted() or time.perf_counter() - saved > s.checkpoint_seconds:
+                stop, due = ranks.any_of(interrupted(), time.perf_counter() - saved > s.checkpoint_seconds)
+                if stop or due:
                     self.save()
                     saved = time.perf_counter()
-                if interrupted():
+                if stop:
                     raise KeyboardInterrupt
         return t.step < s.steps
 
@@ -151,7 +175,7 @@ class _Run:
     def _line(self) -> Record:
         self.window.check()
         t, s, now = self.trainer, self.settings, time.perf_counter()
-        speed = (t.step - self.marked[0]) * (s.batch or 1) * s.accumulate / (now - self.marked[1])
+        speed = (t.step - self.marked[0]) * (s.batch or 1) * s.accumulate * ranks.world() / (now - self.marked[1])
         rates = {player: o.param_groups[0]["lr"] for player, o in t.optimisers.items()}
         record: Record = {"step": t.step, "terms": self.window.means(), "lr": rates, "images_per_second": speed}
         if t.step % s.log_every:
@@ -167,7 +191,7 @@ class _Run:
         return {name: t.detach().clone() for name, t in found.items()}
 
     def _validate(self, validation: Data) -> None:
-        loss = held_out_loss(self.trainer, validation)
+        loss = ranks.of_first(held_out_loss(self.trainer, validation))
         self.log.append({"step": self.trainer.step, "validation": loss})
         if loss < self.state.best:
             self.state.best, self.state.misses = loss, 0
@@ -181,7 +205,15 @@ class _Run:
         self.window.check()
         if self.folder is None:
             return
-        t, tensors = self.trainer, self.trainer.tensors() | self.window.tensors()
+        t = self.trainer
+        if ranks.world() > 1:
+            checkpoint.write_own(self.folder, t.step, ranks.rank(), t.buffers())
+        tensors = t.tensors() | self.window.tensors()
+        tensors |= {f"model/{name}": s for name, s in ranks.mean_statistics(t.model).items()}
+        if (name := storage.not_finite(tensors)) is not None:
+            raise FloatingPointError(
+                f"Update {t.step}: {name} is not finite. The checkpoint before it is kept. Try a lower lr, or clip."
+            )
         tensors |= {f"best/{name}": w for name, w in self.state.best_weights.items()}
         recipe = t.model.recipe
         about = self.about | {
@@ -189,21 +221,26 @@ class _Run:
             "window": self.window.steps, "misses": self.state.misses,
             "best": self.state.best if self.state.best < float("inf") else None,
             "recipe": None if recipe is None else recipe._asdict(), "data": t.model.data._asdict(),
+            "ranks": ranks.world(),
         }  # fmt: skip
-        checkpoint.write(self.folder, t.step, tensors, about)
+        ranks.wait()  # so that a checkpoint is there only with the files of all its ranks
+        if ranks.first():
+            checkpoint.write(self.folder, t.step, tensors, about)
 
     def resume(self) -> None:
         if self.folder is None:
             raise ValueError("resume=True needs the folder of the run.")
-        path, (tensors, about) = checkpoint.newest(self.folder)
+        path, (tensors, about) = checkpoint.newest_of_all_ranks(self.folder)
         if about["stage"] != self.trainer.stage:
             raise ValueError(f"{path.name} belongs to stage {about['stage']}, expected stage {self.trainer.stage}.")
+        if best := part(tensors, "best/"):
+            storage.check(best, storage.state(self.trainer.model), f"{path.name} (best)")
         self.trainer.restore(tensors, about["step"], source=path.name)
         if self.trainer.step >= _PROBATION:
             self.trainer.unreached.clear()
         self.window.load(part(tensors, "window/"), about["window"])
-        best = float("inf") if about["best"] is None else about["best"]
-        self.state = _Progress(best, about["misses"], part(tensors, "best/"))
+        least = float("inf") if about["best"] is None else about["best"]
+        self.state = _Progress(least, about["misses"], best)
 
     def finish(self) -> None:
         """Write the last checkpoint and what is left of the log; leave the best or averaged weights in the model."""
@@ -215,6 +252,8 @@ class _Run:
             storage.restore(t.model, self.state.best_weights, "the best weights")
         elif t.average is not None:
             t.average.into_live()
+        for name, s in ranks.mean_statistics(t.model).items():
+            t.model.get_buffer(name).copy_(s)
         t.model.requires_grad_(True)  # noqa: FBT003
         t.model.eval()
 
@@ -234,27 +273,36 @@ def held_out_loss(trainer: Trainer, validation: Data) -> float:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C inside only raises a flag, so that an update is never cut in half; a second one interrupts at once."""
+    """Ctrl-C or SIGTERM inside only raises a flag, so that no update is cut in half; a second one acts at once."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag.is_set
         return
 
-    def handle(*_: object) -> None:
+    def handle(number: int, _: object) -> None:
         flag.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if ranks.world() == 1:  # torchrun passes on what the terminal has sent already, and ends who takes too long
+            signal.signal(number, before[number])
 
-    before = signal.signal(signal.SIGINT, handle)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield flag.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def restored(folder: Path, build: Callable[[Recipe, Any], Model]) -> tuple[Model, dict[str, Any]]:
     """The model of a run folder with its averaged (or best) weights, made by `build(recipe, data)`."""
     path, (tensors, about) = checkpoint.newest(folder / "checkpoints")
-    model = build(Recipe(**about["recipe"]), about["data"])
-    chosen = part(tensors, "best/") or part(tensors, "model/") | part(tensors, "ema/")
+    recipe, _ = checkpoint.described(about, str(path))
+    model = build(recipe, about["data"])
+    if averaged := part(tensors, "ema/"):
+        parameters = {k: p for k, p in storage.state(model).items() if isinstance(p, nn.Parameter)}
+        storage.check(averaged, parameters, f"{path.name} (ema)")
+    storage.check(live := part(tensors, "model/"), storage.state(model), path.name)
+    chosen = part(tensors, "best/") or live | averaged
     storage.restore(model, chosen, path.name)
     return model.eval(), about

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
 
 from genrep.contracts import Model
-from genrep.naming import choose
+from genrep.naming import choose, fits
+from genrep.training import ranks
 
 SUGGESTED = {
     "batch": 128,
@@ -74,6 +75,10 @@ class Settings:
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Settings).items():
+            value = getattr(self, name)
+            if get_origin(kind) is not Literal and not fits(value, kind):
+                raise ValueError(f"Expected {name} to be {getattr(kind, '__name__', kind)}, got {value!r:.60}.")
         for name, low in _LOWEST.items():
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= low):
@@ -139,12 +144,15 @@ _LOWEST = {
 
 
 def pick_device(name: str) -> str:
-    """`name`, or for auto the accelerator if there is one; a ValueError for a device that is not there."""
+    """`name`, or for auto the accelerator if there is one; a ValueError for a device that is not there.
+
+    Of several processes each has its own accelerator, whatever number `name` says.
+    """
     if name == "auto":
-        return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+        name = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
         there = ["cpu"] + ([str(torch.accelerator.current_accelerator())] if torch.accelerator.is_available() else [])
         raise ValueError(f"There is no device {name!r} here. There is: {', '.join(there)}.") from error
-    return name
+    return ranks.own_device(name)

@@ -2,20 +2,23 @@
 
 Update k of player turns[k % len(turns)] is a function of the state before it and of (seed, stage, rank, k): its batch
 comes from the order of the data, its noise from a generator set at its start. So any saved state continues exactly.
+Batch m of A accumulated on one of R processes counts as that of rank r A + m among R A.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from genrep import storage
 from genrep.contracts import Batch, Data, Model, Objective, Terms
 from genrep.data.batches import Order
+from genrep.training import ranks
 from genrep.training.average import Average
 from genrep.training.noise import reseed
 from genrep.training.settings import Settings
@@ -48,21 +51,24 @@ class Trainer:
             for player, parameters in self.learnable.items()
         }
         self.bases = {player: o.param_groups[0]["lr"] for player, o in self.optimisers.items()}
-        self.average = Average(model, settings.ema) if settings.ema else None
+        own, world = settings.accumulate, ranks.world() * settings.accumulate
         self.orders = [
-            Order(len(data), batch=settings.batch or 1, rank=v, world=settings.accumulate, seed=settings.seed)
-            for v in range(settings.accumulate)
+            Order(len(data), batch=settings.batch or 1, rank=ranks.rank() * own + m, world=world, seed=settings.seed)
+            for m in range(own)
         ]
         self.unreached = {id(p) for parameters in self.learnable.values() for p in parameters.values()}
         self.step = 0
         self.player = ""
         self.use(mode)
+        self.average = Average(model, settings.ema) if settings.ema else None
         self._train_mode()
 
     def use(self, mode: Mode) -> None:
         """Take this arithmetic from here on."""
         self.mode = mode
         self.model.to(memory_format=torch.channels_last if mode.channels_last else torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        self._freeze_all_but(self.unreached)
+        self.parallel = ranks.parallel(self.model)
         loss: Callable[..., tuple[Tensor, Terms]] = self._loss
         self.loss = torch.compile(self._loss) if mode.compile else loss
 
@@ -76,16 +82,23 @@ class Trainer:
 
     def _loss(self, batch: Batch, player: str) -> tuple[Tensor, Terms]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mode.bfloat16):
-            terms = self.model(batch, self.stage, player)
+            terms = self.parallel(batch, self.stage, player)
         return self.objective.total(terms), terms
 
     def _freeze_others(self, player: str) -> None:
-        if player == self.player:
-            return
-        mine = {id(p) for p in self.learnable[player].values()}
+        if player != self.player:
+            self._freeze_all_but({id(p) for p in self.learnable[player].values()})
+            self.player = player
+
+    def _freeze_all_but(self, mine: set[int]) -> None:
         for p in self.model.parameters():
             p.requires_grad_(id(p) in mine)
-        self.player = player
+
+    def _averaging(self, order: Order) -> AbstractContextManager[None]:
+        """Ranks average their gradients once an update, in the backward pass of its last batch."""
+        if isinstance(self.parallel, DistributedDataParallel) and order is not self.orders[-1]:
+            return self.parallel.no_sync()
+        return nullcontext()
 
     def update(self) -> dict[str, Tensor]:
         """One update of the player whose turn it is; returns its terms' means and the norm of its gradient."""
@@ -94,11 +107,12 @@ class Trainer:
         optimiser, parameters = self.optimisers[player], list(self.learnable[player].values())
         optimiser.zero_grad()
         found: list[Terms] = []
-        for rank, order in enumerate(self.orders):
-            reseed(self.device, self.settings.seed, self.stage, rank, self.step)
-            loss, terms = self.loss(self.batch(self.data, order(self.step)), player)
-            (loss / len(self.orders)).backward()
-            found.append({name: t.detach().float().mean() for name, t in terms.items()})
+        for order in self.orders:
+            reseed(self.device, self.settings.seed, self.stage, order.rank, self.step)
+            with self._averaging(order):
+                loss, terms = self.loss(self.batch(self.data, order(self.step)), player)
+                (loss / len(self.orders)).backward()
+            found.append({name: _mean(t.detach()) for name, t in terms.items()})
         if self.unreached:
             self.unreached -= {id(p) for p in parameters if p.grad is not None and bool(p.grad.any())}
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf)
@@ -108,8 +122,7 @@ class Trainer:
         if self.average is not None and player == "model":
             self.average.update()
         self.step += 1
-        names = dict.fromkeys(name for terms in found for name in terms)
-        means = {name: torch.stack([terms[name] for terms in found if name in terms]).mean() for name in names}
+        means = ranks.mean_terms(found, list(self.objective.weights))
         return means | {"gradient_norm" if player == "model" else f"gradient_norm/{player}": norm.detach()}
 
     def batch(self, data: Data, index: Tensor) -> Batch:
@@ -135,8 +148,16 @@ class Trainer:
                 state |= {f"optimiser/{player}/{name}/{slot}": t for slot, t in slots.items()}
         return state
 
+    def buffers(self) -> dict[str, Tensor]:
+        """What may differ from rank to rank, named as in `tensors`."""
+        return {f"model/{k}": t for k, t in storage.state(self.model).items() if not isinstance(t, nn.Parameter)}
+
     def restore(self, tensors: dict[str, Tensor], step: int, *, source: str) -> None:
-        """Continue from `tensors` at update `step`; a ValueError where they do not fit."""
+        """Continue from `tensors` at update `step`; a ValueError where they do not fit, before anything is changed."""
+        storage.check(part(tensors, "model/"), storage.state(self.model), source)
+        averages = {} if self.average is None else self.average.tensors()
+        storage.check(part(tensors, "ema/"), averages, f"{source} (ema)")
+        slots = {player: self._slots(tensors, player, source) for player in self.learnable}
         storage.restore(self.model, part(tensors, "model/"), source)
         if self.average is not None:
             turns = [self.turns[k % len(self.turns)] for k in range(len(self.turns))]
@@ -144,18 +165,26 @@ class Trainer:
             done = rounds * turns.count("model") + turns[:rest].count("model")
             self.average.load(part(tensors, "ema/"), done)
         for player, parameters in self.learnable.items():
-            slots: dict[str, dict[str, Tensor]] = {}
-            for key, t in part(tensors, f"optimiser/{player}/").items():
-                name, slot = key.rsplit("/", 1)
-                slots.setdefault(name, {})[slot] = t
-            if slots and slots.keys() != parameters.keys():
-                raise ValueError(f"{source} does not fit this model: its optimiser knows other parameters.")
             state: Any = self.optimisers[player].state
             state.clear()
-            for name, found in slots.items():
+            for name, found in slots[player].items():
                 p = parameters[name]
                 state[p] = {k: _laid_out_like(p, t) for k, t in found.items()}
         self.step = step
+
+    def _slots(self, tensors: dict[str, Tensor], player: str, source: str) -> dict[str, dict[str, Tensor]]:
+        """AdamW's state by parameter; a parameter that no gradient has reached has none."""
+        slots: dict[str, dict[str, Tensor]] = {}
+        for key, t in part(tensors, f"optimiser/{player}/").items():
+            name, _, slot = key.rpartition("/")
+            slots.setdefault(name, {})[slot] = t
+        if not slots.keys() <= self.learnable[player].keys():
+            raise ValueError(f"{source} does not fit this model: its optimiser knows other parameters.")
+        for name, found in slots.items():
+            p = self.learnable[player][name]
+            like = {"step": torch.zeros((), dtype=torch.float32), "exp_avg": p, "exp_avg_sq": p}
+            storage.check(found, like, f"{source} (optimiser of {name})")
+        return slots
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -170,6 +199,10 @@ class Trainer:
         finally:
             self.restore(kept, step, source="the state before")
             self.unreached = unreached
+
+
+def _mean(term: Tensor) -> Tensor:
+    return term.mean(dtype=torch.promote_types(term.dtype, torch.float32))
 
 
 def _laid_out_like(parameter: Tensor, slot: Tensor) -> Tensor:
