@@ -77,7 +77,7 @@ def toy(objective, generative=Normal):
 
 MAKE = {
     "vae": lambda: build("vae", digits().spec, latent=3, width=8),
-    "ddpm": lambda: build("ddpm", digits().spec, steps=8, width=8, multipliers=(1, 2)),
+    "ddpm": lambda: build("ddpm", digits().spec, timesteps=8, width=8, multipliers=(1, 2)),
     "duel": lambda: toy(Duel),
     "sometimes": lambda: toy(Sometimes),
     "norm": lambda: toy(Watching, Normalised),
