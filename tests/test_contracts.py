@@ -113,9 +113,11 @@ def test_capabilities_are_what_works(name, spec):
     model.eval()
     with torch.no_grad():
         for what, call in calls.items():
+            if what == "decode" and "encode" not in can:
+                continue  # there is no code of x to try it on
             if what in can:
                 call()
-            elif not (what == "decode" and "encode" not in can):
+            else:
                 with pytest.raises(Unsupported, match=f"cannot {what}: it has no"):
                     call()
 

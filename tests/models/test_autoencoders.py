@@ -1,6 +1,8 @@
 """Autoencoders without a prior, and the importance-weighted bound: closed forms of linear models."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from genrep.contracts import Batch, DataSpec, Inference, Model, Unsupported
 from genrep.distributions.corruption import Corruption
 from genrep.distributions.heads import Corrupted, Likelihood, PointHead
 from genrep.distributions.latent import Decoded, LatentVariable, StandardNormal
-from genrep.models import build
+from genrep.models import build, get, names
 from genrep.objectives.autoencoding import Autoencoding, Coded
 from genrep.objectives.importance import ImportanceWeighted
 from genrep.objectives.sparsity import Sparsity
@@ -176,3 +178,23 @@ def test_without_a_prior_there_are_no_samples(name):
 def test_options_that_do_not_fit_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         build(name, DataSpec((5,)), **options)
+
+
+def test_the_model_of_the_page_trains(play):
+    torch.manual_seed(0)
+    page = (Path(__file__).parents[2] / "docs" / "autoencoders.md").read_text(encoding="utf8")
+    found = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), found)
+    model = found["energy_ae"](DataSpec((3,)), latent=2)
+    x = torch.randn(128, 3)
+    before = model(Batch(x))
+    after = play(model, lambda: Batch(x), 60)(Batch(x))
+    assert after["matching"] < 0.5 * before["matching"]
+    assert after["distortion"].mean() < before["distortion"].mean()
+
+
+def test_the_page_names_every_autoencoder():
+    page = (Path(__file__).parents[2] / "docs" / "autoencoders.md").read_text(encoding="utf8")
+    for name in names():
+        if get(name).family in ("autoencoder", "adversarial"):
+            assert f"| `{name}` |" in page, name

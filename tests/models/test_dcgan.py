@@ -66,7 +66,7 @@ def test_best_critic_measures_the_divergence(loss, play):
     assert found == pytest.approx(float(optimum(loss, shift, penalty)), rel=0.02)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [LOSSES[0], *[pytest.param(loss, marks=pytest.mark.slow) for loss in LOSSES[1:]]])
 def test_samples_converge_to_the_data(loss, play):
     torch.manual_seed(0)
     model = line(loss, 1.0, 1.0, penalty=0.1)

@@ -45,6 +45,13 @@ def test_best_latent_critic_measures_the_divergence(shift, normal_prior, play):
     torch.testing.assert_close(model.objectives[0].judge(z).detach(), ratio, atol=0.3, rtol=0)
 
 
+def test_known_prior_is_its_log_density():
+    """What is added to the score differs from log N(z; 0, I) by a constant."""
+    judge, z = shifted(0.0, normal_prior=True).objectives[0].judge, torch.randn(9, 1)
+    added = judge(z) - judge.critic(z) - StandardNormal(1)().log_prob(z)
+    torch.testing.assert_close(added, added[0].expand(9))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_stay_with_their_player(name, play):
     model = build(name, DataSpec((1, 8, 8), levels=17, classes=3), width=4, conditional=True).train()
@@ -62,7 +69,8 @@ def test_gradients_stay_with_their_player(name, play):
     assert seen == set(objective.terms)
 
 
-@pytest.mark.parametrize("name", [pytest.param("aae", marks=pytest.mark.slow), "wae_gan"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_training_matches_codes_to_the_prior(name, play):
     torch.manual_seed(0)
     model = build(name, DataSpec((3,)), latent=2, width=32, likelihood="squared_error", matching=5.0)

@@ -21,7 +21,7 @@ from genrep.transport.sliced import sliced_wasserstein
 MATCHED = ["wae_mmd", "swae", "cramer_wold_ae", "sinkhorn_ae"]
 WEIGHTS = {
     "wae_mmd": {"matching": 100.0},
-    "swae": {"matching": 100.0},
+    "swae": {"matching": 10.0},
     "cramer_wold_ae": {"matching": 1000.0},
     "sinkhorn_ae": {"matching": 100.0, "blur": 0.3},
 }
@@ -85,10 +85,10 @@ def test_a_condition_is_matched_with_its_codes():
 
 def test_hypersphere_is_uniform_on_the_sphere():
     """Unit length, mean zero, covariance I / d (Muller, 1959)."""
-    z = draws(Hypersphere(3)(), 100_000)
-    torch.testing.assert_close(z.norm(dim=1), torch.ones(100_000))
+    z = draws(Hypersphere(3)(), 50_000)
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(50_000))
     torch.testing.assert_close(z.mean(0), torch.zeros(3), atol=0.01, rtol=0)
-    torch.testing.assert_close(z.T @ z / 100_000, torch.eye(3) / 3, atol=0.01, rtol=0)
+    torch.testing.assert_close(z.T @ z / 50_000, torch.eye(3) / 3, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -109,7 +109,8 @@ def test_sphere_codes_are_on_the_sphere():
     assert model.sample(3, seed=0).shape == (3, 5)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MATCHED)
 def test_labels_come_where_they_belong(name, play):
     corners = torch.tensor([[2.0, 0.0], [-2.0, 1.0], [0.0, -2.0]])
     model = build(name, DataSpec((2,), classes=3), latent=2, width=32, conditional=True, **WEIGHTS[name])

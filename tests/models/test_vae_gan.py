@@ -53,6 +53,7 @@ def test_distance_is_zero_at_equality_and_grows():
     assert (far > 10 * near).all()
 
 
+@pytest.mark.slow
 def test_reconstructions_and_samples_approach_the_data(play):
     """Pictures that are one of two constants: the reconstruction tells them apart, and samples are of both kinds."""
     torch.manual_seed(0)

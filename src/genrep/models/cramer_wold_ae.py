@@ -25,7 +25,7 @@ def cramer_wold_ae(
     width: int = 0,
     depth: int = 0,
     conditional: bool = False,
-    condition_scale: float = 10.0,
+    condition_scale: float = 3.0,
 ) -> Model:
     """Cramér-Wold autoencoder: z = encoder(x), matched to N(0, I) by a distance in closed form.
 

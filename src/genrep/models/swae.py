@@ -28,7 +28,7 @@ def swae(
     width: int = 0,
     depth: int = 0,
     conditional: bool = False,
-    condition_scale: float = 10.0,
+    condition_scale: float = 3.0,
 ) -> Model:
     """Sliced Wasserstein autoencoder: z = encoder(x), matched to N(0, I) along random directions.
 

@@ -18,7 +18,7 @@ def vae_gan(
     data: DataSpec,
     *,
     latent: int = 16,
-    beta: float = 1.0,
+    beta: float = 0.02,
     generator: float = 1.0,
     network: NetworkName = "auto",
     width: int = 0,
@@ -32,7 +32,7 @@ def vae_gan(
 
     Args:
         latent: Dimensions of z.
-        beta: Weight of the rate.
+        beta: Weight of the rate; far below 1, since features of a critic whose slopes are bounded differ by little.
         generator: Weight of misleading the critic.
         network: conv for images, dense for anything; auto fits the data.
         width: Channels of the first convolution, or units of a dense layer; 0: 32 or 512.
