@@ -8,6 +8,7 @@ from genrep.distributions.flows.bijection import Chain
 from genrep.distributions.flows.flow import flow_parts
 from genrep.distributions.flows.normalise import ActNorm
 from genrep.distributions.flows.planar import Planar
+from genrep.distributions.flows.reshape import Flatten
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
 from genrep.objectives.likelihood import NLL
@@ -20,18 +21,17 @@ def planar(
     layers: int = 16,
     conditional: bool = False,
 ) -> Model:
-    """Planar flow for vectors: layers z = x + u tanh(w'x + b); samples by a numerical inverse.
+    """Planar flow: layers z = x + u tanh(w'x + b); samples by a numerical inverse. For vectors of few columns.
 
     Integer data are dequantised uniformly and mapped to logits, so their likelihood is a lower bound of a mass.
 
     Args:
-        layers: How many bends.
+        layers: How many bends; images are flattened.
         conditional: The layers read the label or condition.
     """
     check_sizes(layers=layers)
-    if len(data.shape) != 1:
-        raise ValueError(f"planar is for vectors (D,); this data has shape {data.shape}: choose real_nvp or glow.")
     condition = condition_width(data, conditional)
     bends = [Planar(data.size, condition) for _ in range(layers)]
-    parts = flow_parts(data, Chain(ActNorm(data.size), *bends, ActNorm(data.size)), condition)
+    bijection = Chain(ActNorm(*data.shape), Flatten(data.shape), *bends, ActNorm(data.size))
+    parts = flow_parts(data, bijection, condition)
     return Model(data, parts.flow, parts.inference, NLL(), domain=parts.domain, training={"lr": 1e-3})
