@@ -56,7 +56,7 @@ class ChannelHead(nn.Module):
         self.hidden = nn.Conv2d(features, channels * hidden, 1)
         self.earlier = nn.Conv2d(channels, channels * hidden, 1, bias=False) if channels > 1 else None
         self.out = nn.Conv2d(channels * hidden, channels * outputs, 1, groups=channels)
-        self.channels = channels
+        self.channels, self.width, self.outputs = channels, hidden, outputs
         before = torch.ones(channels, channels).tril(-1).repeat_interleave(hidden, 0)
         self.register_buffer("mask", before[:, :, None, None], persistent=False)
 
@@ -65,6 +65,16 @@ class ChannelHead(nn.Module):
         if self.earlier is not None:
             h = h + F.conv2d(x, self.earlier.weight * self.mask)
         return self.out(F.silu(h)).unflatten(1, (self.channels, -1)).movedim(2, -1)
+
+    def pixel(self, features: Tensor, earlier: Tensor, c: int) -> Tensor:
+        """The same for channel c of one pixel from features (n, F) and its earlier channels (n, c): (n, outputs)."""
+        units, rows = slice(c * self.width, (c + 1) * self.width), slice(c * self.outputs, (c + 1) * self.outputs)
+        assert self.hidden.bias is not None
+        assert self.out.bias is not None
+        h = F.linear(F.silu(features), self.hidden.weight[units, :, 0, 0], self.hidden.bias[units])
+        if self.earlier is not None:
+            h = h + F.linear(earlier, self.earlier.weight[units, :c, 0, 0])
+        return F.linear(F.silu(h), self.out.weight[rows, :, 0, 0], self.out.bias[rows])
 
 
 class Pixelwise(Chain):
@@ -84,17 +94,17 @@ class Pixelwise(Chain):
     def walk(self, n: int, condition: Tensor | None = None) -> Step:
         channels, height, width = self.image
         step = self.net.walk(n, height, width, condition)
-        pixel = next(self.parameters()).new_zeros(n, channels, 1, 1)
+        pixel = next(self.parameters()).new_zeros(n, channels)
         position, features = 0, pixel
 
         def walk(previous: Tensor) -> Tensor:
             nonlocal position, features
             c = position % channels
             if position:
-                pixel[:, c - 1, 0, 0] = previous
+                pixel[:, c - 1] = previous
             if c == 0:
-                features = step(pixel[:, :, 0, 0].clone())[:, :, None, None]
+                features = step(pixel.clone())
             position += 1
-            return self.head(features, pixel)[:, c, 0, 0]
+            return self.head.pixel(features, pixel[:, :c], c)
 
         return walk
