@@ -45,8 +45,8 @@ def ddpm(
 
     Args:
         timesteps: T; training costs the same for any.
-        noise_schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of the
-            distance between two levels of the data.
+        noise_schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of
+            the distance between two levels of the data.
         loss: simple: squared error; vlb: the bound; hybrid: squared error, and the bound for the variance.
         prediction: What the network predicts: epsilon, x0 or v = a eps - s x0, which is safe at both ends of the chain.
         weighting: Whose squared error the simple loss is; min_snr: of x0, times min(a^2 / s^2, 5); auto: of what is
