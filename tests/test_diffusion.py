@@ -1,4 +1,4 @@
-"""Chains, the bound and samplers against closed forms on Gaussians."""
+"""Chains, denoisers and the bound against closed forms on Gaussians."""
 
 import math
 
@@ -7,19 +7,16 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
 
-from genrep.contracts import Batch, Conditional, DataSpec, Inference, Model
+from genrep.contracts import Conditional, DataSpec, Inference, Model
 from genrep.distributions.basic import Gaussian
 from genrep.distributions.diffusion import Denoiser, Diffusion
 from genrep.distributions.domains import domain_for
-from genrep.distributions.guidance import ClassifierFree
 from genrep.distributions.processes import VariancePreserving
 from genrep.distributions.samplers import Denoised
 from genrep.distributions.schedules import Chain, cosine, cosine_from, from_function, linear, named
 from genrep.objectives.denoising import Denoising, scale_of
-from genrep.objectives.timesteps import LossAware, Uniform, Weighted
-
-MEAN = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
-COVARIANCE = torch.tensor([[1.0, 0.5, 0.1], [0.5, 0.8, -0.2], [0.1, -0.2, 0.3]], dtype=torch.float64)
+from genrep.objectives.timesteps import Uniform
+from tests.known_diffusion import COVARIANCE, MEAN, Exact, close, closed_terms, exact, fine, model_density
 
 
 @pytest.fixture(autouse=True)
@@ -28,38 +25,6 @@ def _double():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-class Exact(Conditional):
-    """E[x_0 | x_t] for x_0 ~ N(MEAN, COVARIANCE), plus an error."""
-
-    def __init__(self, chain, error=0.0, interpolation=0.0):
-        super().__init__()
-        self.process, self.interpolation = VariancePreserving(chain), interpolation
-        self.error = nn.Parameter(torch.tensor(error))
-
-    def gain(self, alpha, sigma):
-        return alpha * COVARIANCE @ torch.linalg.inv(alpha**2 * COVARIANCE + sigma**2 * torch.eye(3))
-
-    def forward(self, x, t, *, y=None):
-        alpha, sigma = self.process.scales(t, x)
-        if (t == t[0]).all():
-            gains = self.gain(alpha[0], sigma[0]).expand(len(x), 3, 3)
-        else:
-            gains = self.gain(alpha[..., None], sigma[..., None])
-        mean = MEAN + self.error + torch.einsum("bij,bj->bi", gains, x - alpha * MEAN)
-        return Denoised(mean, self.interpolation)
-
-
-def exact(steps, schedule="cosine", **options):
-    chain = Chain(named(schedule, steps))
-    return Diffusion(Exact(chain, **options), chain, (3,))
-
-
-def close(draws, expected, errors=5.0):
-    """Means over dimension 0 agree with the expected within that many standard errors."""
-    standard = draws.std(0) / math.sqrt(len(draws))
-    assert ((draws.mean(0) - expected).abs() <= errors * standard + 1e-9).all(), (draws.mean(0), expected, standard)
 
 
 # ---- schedules and chains --------------------------------------------------------------------------------------------
@@ -174,33 +139,11 @@ def test_predictions_are_the_same_estimate(prediction):
 # ---- the bound -------------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def closed_terms(diffusion, x):
-    """E_q of each term for the exact denoiser of a Gaussian, (T + 1,) at x (3,), or (T + 1, N) at x (N, 3)."""
-    chain, denoiser, eye, terms = diffusion.chain, diffusion.denoiser, torch.eye(3), []
-    for k in range(1, chain.steps + 1):
-        alpha, sigma, low = chain.alpha[k], chain.sigma[k], chain.log_small[k]
-        log_variance = low + denoiser.interpolation * (chain.log_beta[k] - low)
-        gain = denoiser.gain(alpha, sigma)
-        error = (x - MEAN) @ (eye - alpha * gain).T - denoiser.error
-        square = error.square().sum(-1) + sigma**2 * (gain @ gain.T).trace()
-        term = chain.from_start[k] ** 2 * square / (2 * log_variance.exp())
-        widening = 1.5 * ((low - log_variance).exp() - 1 - (low - log_variance))
-        terms.append(term + (1.5 * (math.log(2 * math.pi) + log_variance) if k == 1 else widening))
-    alpha, sigma = chain.alpha[-1], chain.sigma[-1]
-    return torch.stack([*terms, 0.5 * (alpha**2 * x.square().sum(-1) + 3 * (sigma**2 - 1 - 2 * sigma.log()))])
-
-
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_terms_of_the_bound_are_their_closed_forms(schedule):
     diffusion, x = exact(12, schedule, error=0.1, interpolation=0.7), torch.tensor([1.0, -0.3, 0.4])
     draws = diffusion.vlb_terms(x.expand(20_000, 3)).T
     close(draws, closed_terms(diffusion, x))
-
-
-def fine(steps, end=-12.0):
-    """Its log-SNR falls evenly from 12 to `end` after the first step, so that steps get finer everywhere."""
-    return Chain(torch.cat([torch.zeros(1), nn.functional.logsigmoid(torch.linspace(12, end, steps))]))
 
 
 @torch.no_grad()
@@ -248,20 +191,6 @@ def test_bound_is_exact_where_the_reverse_steps_are(steps):
     diffusion, x = Diffusion(ExactStep(chain, v), chain, (3,)), torch.tensor([1.0, -0.3, 0.4])
     exact_density = torch.distributions.Normal(0.5, v.sqrt()).log_prob(x).sum()
     close(diffusion.vlb(x.expand(20_000, 3), None), exact_density)
-
-
-@torch.no_grad()
-def model_density(diffusion):
-    """p(x_0) of a linear reverse chain: each step maps a Gaussian to a Gaussian."""
-    chain, denoiser = diffusion.chain, diffusion.denoiser
-    mean, covariance, eye = torch.zeros(3), torch.eye(3), torch.eye(3)
-    for k in range(chain.steps, 0, -1):
-        gain = denoiser.gain(chain.alpha[k], chain.sigma[k])
-        a = chain.from_start[k] * gain + chain.from_next[k] * eye
-        mean = a @ mean + chain.from_start[k] * (MEAN + denoiser.error - chain.alpha[k] * gain @ MEAN)
-        step = chain.reverse(torch.zeros(1, 3), torch.zeros(1, 3), k, denoiser.interpolation)
-        covariance = a @ covariance @ a.T + step.variance[0, 0] * eye
-    return MultivariateNormal(mean, covariance)
 
 
 def test_the_model_reports_the_bound_as_a_density():
@@ -338,229 +267,3 @@ def test_masses_of_all_images_sum_to_nearly_one():
     mass = (diffusion.vlb(images.repeat(100, 1), None).view(100, 9)).mean(0).exp()
     assert 0.9 < mass.sum().item() < 1
     torch.testing.assert_close(mass, torch.full((9,), 1 / 9), atol=0.03, rtol=0)
-
-
-# ---- training --------------------------------------------------------------------------------------------------------
-
-
-def test_vlb_loss_averages_to_minus_the_bound():
-    diffusion = exact(8, error=0.2)
-    model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(Uniform(8), "vlb"))
-    x = torch.tensor([1.0, -0.3, 0.4])
-    draws = torch.stack([3 * model(Batch(x.expand(50, 3)))["vlb"].mean() for _ in range(600)])
-    close(draws, closed_terms(diffusion, x)[:-1].sum())
-
-
-def test_simple_loss_of_the_exact_denoiser_is_the_remaining_uncertainty():
-    """E |eps - eps_hat|^2 = (a / s)^2 tr Cov(x_0 | x_t), averaged over the steps."""
-    diffusion = exact(8)
-    chain, eye = diffusion.chain, torch.eye(3)
-    expected = []
-    for k in range(1, 9):
-        alpha, sigma = chain.alpha[k], chain.sigma[k]
-        left = (eye - alpha * diffusion.denoiser.gain(alpha, sigma)) @ COVARIANCE
-        expected.append((alpha / sigma) ** 2 * left.trace() / 3)
-    model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(Uniform(8), "simple"))
-    x = MultivariateNormal(MEAN, COVARIANCE).sample((20_000,))
-    draws = torch.stack([model(Batch(part))["simple"].mean() for part in x.split(100)])
-    close(draws, torch.stack(expected).mean())
-
-
-def test_hybrid_teaches_the_variance_alone_by_the_bound():
-    """The mean's gradient is that of the simple loss, the variance's a thousandth of the bound's."""
-    chain = Chain(cosine(10))
-    grads = {}
-    for loss in ("simple", "vlb", "hybrid"):
-        torch.manual_seed(3)
-        net = Table()
-        diffusion = Diffusion(Denoiser(net, VariancePreserving(chain)), chain, (3,))
-        model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(Uniform(10), loss))
-        model.objectives[0].total(model(Batch(torch.randn(64, 3)))).backward()
-        grads[loss] = net.out.grad
-    torch.testing.assert_close(grads["hybrid"][:3], grads["simple"][:3])
-    torch.testing.assert_close(grads["hybrid"][3:], 0.001 * grads["vlb"][3:])
-    assert (grads["simple"][3:] == 0).all()
-
-
-class Table(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.out = nn.Parameter(torch.linspace(-0.5, 0.5, 6))
-
-    def forward(self, x, t, c):
-        return self.out.expand(len(x), -1)
-
-
-def test_steps_are_uniform_and_spread_over_the_batch():
-    drawn = torch.stack([Uniform(7)(10, torch.device("cpu"))[0] for _ in range(4000)])
-    for column in (drawn[:, 0], drawn[:, 9]):
-        close(torch.nn.functional.one_hot(column - 1, 7).double(), torch.full((7,), 1 / 7))
-    counts = torch.stack([row.bincount(minlength=8)[1:] for row in drawn])
-    assert counts.min() >= 1  # ten over seven: each step once or twice
-    assert counts.max() <= 2
-
-
-def choosers():
-    aware = LossAware(20, bins=6)
-    for _ in range(100):
-        k, _ = aware(30, torch.device("cpu"))
-        aware.learn(k, 5.0 / k)
-    return {"uniform": Uniform(20), "weighted": Weighted(torch.linspace(0.1, 3, 20)), "loss aware": aware}
-
-
-@pytest.mark.parametrize("name", ["uniform", "weighted", "loss aware"])
-def test_every_choice_of_steps_has_the_same_expectation(name):
-    """E[weight f(k)] = mean of f over all steps, for any f."""
-    chooser, f = choosers()[name], torch.randn(20)
-    draws = torch.stack([(w * f[k - 1]).mean() for k, w in (chooser(3, torch.device("cpu")) for _ in range(6000))])
-    close(draws, f.mean())
-
-
-def test_loss_aware_choice_lowers_the_variance():
-    """After learning that loss falls like 1 / k it estimates such a loss better than the uniform choice."""
-    found = choosers()
-    spreads = {}
-    for name in ("uniform", "loss aware"):
-        k, weight = zip(*[found[name](1, torch.device("cpu")) for _ in range(4000)], strict=True)
-        spreads[name] = (torch.cat(weight) / torch.cat(k)).std()
-        assert torch.cat(weight).max() <= 10
-    assert spreads["loss aware"] < 0.6 * spreads["uniform"]
-
-
-def test_a_step_that_would_never_be_drawn_is_refused():
-    with pytest.raises(ValueError, match="never be trained"):
-        Weighted(torch.tensor([1.0, 0.0]))
-
-
-def test_losses_are_corrected_and_learnt_in_train_mode_only():
-    diffusion = exact(8, error=0.2)
-    expected = closed_terms(diffusion, torch.tensor([1.0, -0.3, 0.4]))[:-1].sum()
-    chooser = LossAware(8)
-    model = Model(DataSpec((3,)), diffusion, Inference(), Denoising(chooser, "vlb"))
-    x = Batch(torch.tensor([1.0, -0.3, 0.4]).expand(50, 3))
-    with torch.no_grad():
-        for _ in range(200):
-            model(x)
-        learnt = chooser.square.clone()
-        assert not torch.allclose(learnt, torch.ones(8))
-        model.eval()
-        close(torch.stack([3 * model(x)["vlb"].mean() for _ in range(1000)]), expected)
-    assert torch.equal(chooser.square, learnt)
-
-
-# ---- samplers --------------------------------------------------------------------------------------------------------
-
-
-def test_ancestral_samples_have_the_moments_of_the_chain():
-    """Whole and respaced: the moments of the linear recursion, which are those of the data for many steps."""
-    diffusion = exact(200)
-    for n, how in ((200, {}), (10, {"evaluations": 10})):
-        expected = model_density(Diffusion(diffusion.denoiser, diffusion.chain.respaced(n), (3,)))
-        x = diffusion(**how).sample((20_000,))
-        # the last step adds no noise
-        covariance = expected.covariance_matrix - diffusion.chain.respaced(n).log_small[1].exp() * torch.eye(3)
-        close(x, expected.mean)
-        torch.testing.assert_close(x.T.cov(), covariance, atol=0.03, rtol=0)
-    torch.testing.assert_close(diffusion().sample((20_000,)).T.cov(), COVARIANCE, atol=0.04, rtol=0)
-
-
-@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm_solver", 2)])
-def test_deterministic_samplers_converge_to_the_data_at_their_order(sampler, order):
-    """Linear maps of x_T here: with four times the steps their covariance is 4^order times nearer to the data's."""
-    chain, errors = fine(1001, -18.0), []
-    for steps in (50, 200):
-        torch.manual_seed(1)
-        diffusion = Diffusion(Exact(chain), chain, (3,))
-        n = 2 * steps - 1 if sampler == "heun" else steps
-        assert diffusion.evaluations(sampler=sampler, evaluations=n) == n
-        x = diffusion(sampler=sampler, evaluations=n).sample((4,))
-        torch.manual_seed(1)
-        start = torch.randn(4, 3)
-        linear_map = torch.linalg.solve(start[1:] - start[:1], x[1:] - x[:1])
-        errors.append((linear_map.T @ linear_map - COVARIANCE).abs().max().item())
-    assert errors[1] < (0.05 if order == 1 else 0.001)
-    assert 0.9 * 4**order < errors[0] / errors[1] < 1.1 * 4**order
-
-
-def test_evaluations_are_those_that_happen():
-    for sampler, n in (("ancestral", 7), ("ddim", 7), ("heun", 7), ("heun", 8), ("dpm_solver", 7)):
-        diffusion, calls = exact(30), []
-        diffusion.denoiser.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        diffusion(sampler=sampler, evaluations=n).sample((2,))
-        assert len(calls) == diffusion.evaluations(sampler=sampler, evaluations=n)
-        assert n - 1 <= len(calls) <= n
-
-
-def test_flow_likelihood_is_exact_on_a_gaussian():
-    data, chain = MultivariateNormal(MEAN, COVARIANCE), fine(400, -18.0)
-    x = data.sample((5,))
-    diffusion = Diffusion(Exact(chain), chain, (3,))
-    found = diffusion.ode(x, None, trace="exact")
-    torch.testing.assert_close(found, data.log_prob(x), atol=1e-3, rtol=0)
-    close(diffusion.ode(x.repeat(1000, 1), None).view(-1, 5), found)
-
-
-def test_flow_likelihood_is_exact_on_a_mixture_and_integrates_to_one():
-    """p(x) = N(-1, 0.3^2) / 3 + 2 N(0.5, 0.5^2) / 3, whose denoiser is known."""
-    share, mean, std = torch.tensor([1.0, 2.0]) / 3, torch.tensor([-1.0, 0.5]), torch.tensor([0.3, 0.5])
-    chain = fine(400, -18.0)
-
-    class Posterior(Conditional):
-        process = VariancePreserving(chain)
-
-        def forward(self, x, t, *, y=None):
-            alpha, sigma = self.process.scales(t, x)
-            total = alpha**2 * std**2 + sigma**2
-            weight = (share.log() - (x - alpha * mean) ** 2 / (2 * total) - total.log() / 2).softmax(1)
-            each = mean + alpha * std**2 / total * (x - alpha * mean)
-            return Denoised((weight * each).sum(1, keepdim=True))
-
-    x = torch.linspace(-5, 5, 401)[:, None]
-    found = Diffusion(Posterior(), chain, (1,)).ode(x, None, trace="exact")
-    exact_density = (torch.distributions.Normal(mean, std).log_prob(x) + share.log()).logsumexp(1)
-    torch.testing.assert_close(found, exact_density, atol=1e-3, rtol=1e-3)
-    assert torch.trapezoid(found.exp(), x[:, 0]).item() == pytest.approx(1, abs=1e-3)
-
-
-class Labelled(Conditional):
-    """Exact for x_0 ~ N(+-1, 0.2^2), the sign known by label 1 or 0, or unknown (-1)."""
-
-    reads_y = True
-
-    def __init__(self, chain):
-        super().__init__()
-        self.process = VariancePreserving(chain)
-
-    def forward(self, x, t, *, y=None):
-        alpha, sigma = self.process.scales(t, x)
-        total = 0.04 * alpha**2 + sigma**2
-        unknown = torch.tanh(alpha * x / total)
-        mean = torch.where(y[:, None] < 0, unknown, 2.0 * y[:, None] - 1)
-        return Denoised(mean + 0.04 * alpha / total * (x - alpha * mean))
-
-
-def test_guidance_moves_towards_the_condition():
-    """Scale 1 is the plain denoiser, 0 the one without condition; the higher, the farther to the label's side."""
-    chain = Chain(cosine(50))
-    diffusion = Diffusion(Labelled(chain), chain, (1,), guidable=True)
-    x, t, y = torch.randn(64, 1), torch.rand(64) * 0.9 + 0.05, torch.ones(64, dtype=torch.long)
-    estimates = [diffusion.denoise(x, t, y, scale).mean for scale in (0.0, 1.0, 2.0, 4.0)]
-    torch.testing.assert_close(estimates[0], diffusion.denoiser(x, t, y=-y).mean)
-    torch.testing.assert_close(ClassifierFree(diffusion.denoiser, 1.0)(x, t, y=y).mean, estimates[1])
-    for less, more in zip(estimates[:-1], estimates[1:], strict=True):
-        assert (more >= less - 1e-12).all()
-    means = [diffusion(y=y, sampler="ddim", guidance=scale).sample().mean().item() for scale in (1.0, 3.0)]
-    assert means[0] == pytest.approx(1, abs=0.08)
-    assert means[1] > means[0]
-    with pytest.raises(ValueError, match="Guidance needs"):
-        exact(9)(guidance=2.0)
-
-
-def test_numbers_of_evaluations():
-    diffusion = exact(200)
-    assert diffusion.evaluations() == 200
-    assert diffusion.evaluations(sampler="ddim") == 50
-    assert exact(20).evaluations(sampler="ddim") == 20
-    for how, message in (({"evaluations": 201}, "1 to 200"), ({"sampler": "euler"}, "Valid: ancestral, ddim, heun")):
-        with pytest.raises(ValueError, match=message):
-            diffusion(**how)
