@@ -39,7 +39,12 @@ def run(tmp_path_factory):
 
 
 def test_a_run_folder_holds_what_people_look_for(run):
-    assert {p.name for p in run.iterdir()} == {"config.yaml", "log.jsonl", "checkpoints", "samples"}
+    assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == {
+        "config.yaml",
+        "log.jsonl",
+        "checkpoints",
+        "samples",
+    }
     assert (run / "samples" / "samples.png").read_bytes().startswith(b"\x89PNG")
     said = yaml.safe_load((run / "config.yaml").read_text())
     options = {name: p.default for name, p in models.options("vae").items()}
