@@ -285,6 +285,18 @@ def test_patience_stops_and_keeps_the_best_weights():
     assert held_out == pytest.approx(losses[0], rel=1e-5)
 
 
+def test_best_weights_are_kept_without_stopping():
+    data = normal_data()
+    away = InMemory(data.x - 9, None, data.spec)
+    model = Model(DataSpec((2,)), Normal(), Inference(), Likelihood())
+    settings = dataclasses.replace(QUICK, steps=40, lr=0.05, validate_every=5, keep_best=True)
+    outcome = fit(model, data, settings, validation=away, mode=FLOAT32)
+    assert outcome.steps == 40
+    assert not outcome.stopped_early
+    losses = [r["validation"] for r in outcome.log if "validation" in r]
+    assert -model.generative().log_prob(away.x).mean().item() == pytest.approx(min(losses), rel=1e-5)
+
+
 def test_rates():
     settings = Settings(steps=100, warmup=9, schedule="cosine", horizon=109)
     assert settings.rate(0) == pytest.approx(0.1)

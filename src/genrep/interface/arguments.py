@@ -171,9 +171,10 @@ def _metavar(kind: Any) -> str:
 
 
 def keyword_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a function, but for y."""
+    """The keyword-only parameters of a function that can be typed: not y, not tensors."""
     parameters = inspect.signature(function, eval_str=True).parameters
-    return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k != "y"}
+    typed = {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k != "y"}
+    return {k: p for k, p in typed.items() if "Tensor" not in str(p.annotation)}
 
 
 def helps(documented: Any) -> dict[str, str]:

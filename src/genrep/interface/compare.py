@@ -24,6 +24,7 @@ from genrep.interface import runs
 from genrep.training import checkpoint
 from genrep.training.log import read_log
 
+_VALIDATE_EVERY = 100  # updates; a player against another has no held-out loss that falls
 _SHOWN = 64  # samples in a picture
 
 
@@ -45,7 +46,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train each model for the same seconds or steps, measure it, and write `report.html` and `report.json` into `out`.
 
-    Models that `out` holds already are kept, so that another call extends the comparison.
+    Of a model that is trained alone, not against another player, the weights of the best held-out loss are kept.
+    Models that `out` holds already stay, so that another call extends the comparison.
 
     Args:
         models: Names of models.
@@ -150,7 +152,9 @@ def _train(
         if run.exists():  # cut off before its first checkpoint
             shutil.rmtree(run)
         budget = {"seconds": seconds} if steps is None else {"steps": steps}
-        runs.fit(name, splits, out=run, seed=seed, samples=0, progress=progress, **budget, **settings)
+        alone = all(objective.turns == ("model",) for objective in registry.example(name).objectives)
+        best = {"validate_every": _VALIDATE_EVERY, "keep_best": True} if alone else {}
+        runs.fit(name, splits, out=run, seed=seed, samples=0, progress=progress, **budget, **best | settings)
     peak = cost.peak_memory()
     about, log = checkpoint.newest(run / "checkpoints")[1].about, read_log(run)
     speeds = sorted(r["images_per_second"] for r in log if "images_per_second" in r)

@@ -12,24 +12,19 @@ from torch import Tensor, nn
 
 from genrep.nets.chain import Chain, Step, as_example, in_order
 from genrep.nets.levels import one_hot
+from genrep.nets.masked_dense import MaskedLinear
 
 
-class PrefixLinear(nn.Linear):
+class PrefixLinear(MaskedLinear):
     """A linear layer in which unit i reads input j where its degree is at least that of j.
 
     `degrees`: how many values a unit may see, (out,); `read`: how many an input has seen, (in,).
     """
 
-    mask: Tensor
-
     def __init__(self, read: Tensor, degrees: Tensor) -> None:
-        super().__init__(len(read), len(degrees))
-        self.register_buffer("mask", read[None, :] <= degrees[:, None], persistent=False)
+        super().__init__(read[None, :] <= degrees[:, None])
         with torch.no_grad():  # the scale of what a unit really reads
             self.weight *= (len(read) / self.mask.sum(1, keepdim=True).clamp_min(1)).sqrt()
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight * self.mask, self.bias)
 
     def part(self, rows: slice, x: Tensor) -> Tensor:
         """Some of the outputs from the first inputs; all that these rows read must be among them."""

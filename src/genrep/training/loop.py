@@ -195,7 +195,7 @@ class _Run:
         self.log.append({"step": self.trainer.step, "validation": loss})
         if loss < self.state.best:
             self.state.best, self.state.misses = loss, 0
-            if self.settings.patience:
+            if self.settings.patience or self.settings.keep_best:
                 self.state.best_weights = self._weights()
         else:
             self.state.misses += 1

@@ -50,6 +50,7 @@ class Settings:
         log_every: Updates between two lines of the log, each their mean.
         validate_every: Updates between two measurements of the held-out loss; 0: never.
         patience: Stop after so many held-out measurements without improvement, and keep the best weights; 0: never.
+        keep_best: Keep the weights of the best held-out measurement, without stopping early.
         checkpoint_seconds: Seconds between two checkpoints; one more is written at the end.
     """
 
@@ -72,6 +73,7 @@ class Settings:
     log_every: int = 50
     validate_every: int = 0
     patience: int = 0
+    keep_best: bool = False
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -87,8 +89,8 @@ class Settings:
             raise ValueError("Expected lr > 0, got 0.")
         if self.ema is not None and self.ema >= 1:
             raise ValueError(f"Expected ema in [0, 1), got {self.ema}.")
-        if self.patience and not self.validate_every:
-            raise ValueError("patience counts held-out measurements; set validate_every as well.")
+        if (self.patience or self.keep_best) and not self.validate_every:
+            raise ValueError("patience and keep_best need held-out measurements; set validate_every as well.")
         choose(self.schedule, ("constant", "cosine"), "schedule")
         choose(self.precision, ("auto", "float32", "bfloat16"), "precision")
         choose(self.channels_last, ("auto", "yes", "no"), "channels_last")
