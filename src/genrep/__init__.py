@@ -23,6 +23,7 @@ _FUNCTIONS = {
     "evaluate": "genrep.interface.evaluate",
     "compare": "genrep.interface.compare",
     "reproduce": "genrep.interface.reproduce",
+    "check_bijection": "genrep.distributions.flows.check",
     "Model": "genrep.contracts",
     "DataSpec": "genrep.contracts",
     "Settings": "genrep.training.settings",
