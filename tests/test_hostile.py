@@ -11,6 +11,7 @@ import torch
 from genrep import models, storage
 from genrep.contracts import DataSpec
 from genrep.data.batches import InMemory
+from genrep.interface import config
 from genrep.models import build
 from genrep.training import checkpoint
 from genrep.training.loop import fit, restored
@@ -207,6 +208,12 @@ def weights_that_are_missing(folder):
 @case("unexpected .*__class__")
 def weights_of_another_name(folder):
     return restoring(folder, lambda tensors, first: tensors.update({"__class__.x": torch.zeros(1)}))
+
+
+@case("is not YAML: could not determine a constructor")
+def config_that_names_a_python_object(folder):
+    (folder / "config.yaml").write_text(f"model: !!python/object/apply:os.mkdir ['{folder / 'executed'}']\n")
+    return lambda: config.read(folder / "config.yaml")
 
 
 @ON_LINUX
