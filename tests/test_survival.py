@@ -139,6 +139,7 @@ def test_of_two_runs_that_start_at_once_one_wins(tmp_path):
 def test_lock_is_released_and_may_be_taken_again_inside(tmp_path):
     with storage.locked(tmp_path), storage.locked(tmp_path):
         assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
+    assert not list(tmp_path.iterdir())
     with storage.locked(tmp_path):
         pass
     with pytest.raises(RuntimeError), storage.locked(tmp_path):

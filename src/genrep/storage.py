@@ -85,13 +85,24 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
             ) from None
         except OSError as error:
             warnings.warn(f"{folder} cannot be locked ({error}): see that no other run writes to it.", stacklevel=3)
+        if not _is_at(descriptor, folder / ".lock"):  # its last owner has just removed it
+            raise ValueError(
+                f"Another run has just ended in {folder}. Look at it, or choose another folder."
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
         _held.add(folder)
-        yield
+        try:
+            yield
+        finally:
+            _held.discard(folder)
+            (folder / ".lock").unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
     finally:
-        _held.discard(folder)
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

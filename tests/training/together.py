@@ -78,6 +78,7 @@ def toy(objective, generative=Normal):
 MAKE = {
     "vae": lambda: build("vae", digits().spec, latent=3, width=8),
     "ddpm": lambda: build("ddpm", digits().spec, timesteps=8, width=8, multipliers=(1, 2)),
+    "dcgan": lambda: build("dcgan", digits().spec, latent=3, width=8, loss="wasserstein_gp"),
     "duel": lambda: toy(Duel),
     "sometimes": lambda: toy(Sometimes),
     "norm": lambda: toy(Watching, Normalised),
@@ -86,7 +87,7 @@ MAKE = {
 
 
 def data(name):
-    found = digits() if name in ("vae", "ddpm") else normal_data()
+    found = digits() if name in ("vae", "ddpm", "dcgan") else normal_data()
     if found.x.is_floating_point():
         found.x = found.x.to(torch.get_default_dtype())
     return found
@@ -102,7 +103,7 @@ def train(name, folder, *, resume=False, **changes):
 
 def all_jobs(folder):
     with in_double():
-        for name in ("vae", "ddpm", "duel", "sometimes", "norm"):
+        for name in ("vae", "ddpm", "dcgan", "duel", "sometimes", "norm"):
             train(name, folder / name)
         train("duel", folder / "four", accumulate=2)
         for name in ("vae", "duel", "sometimes", "norm"):

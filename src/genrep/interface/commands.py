@@ -22,6 +22,7 @@ from genrep.interface import arguments, config, runs, show
 from genrep.interface.arguments import Namespace, Parser
 from genrep.interface.samples import check_path, parse_condition, save_samples
 from genrep.naming import choose
+from genrep.training import ranks
 from genrep.training.settings import Settings, pick_device
 
 _DATA_HELP = "A named set (genrep data lists them), a folder of images, or a .npy, .npz or .csv file."
@@ -106,7 +107,9 @@ def _chosen(found: Namespace, parameters: Iterable[str], *, keep_none: bool = Tr
 
 
 def _tell(what: str, done: runs.Trained, folder: Path, steps: str = "{} steps") -> None:
-    """One line on how training went, and what to do next."""
+    """One line on how training went, and what to do next; of several processes one speaks."""
+    if not ranks.first():
+        return
     outcome, console = done.outcome, _console()
     last = next((r for r in reversed(outcome.log) if "terms" in r), None)
     speeds = sorted(r["images_per_second"] for r in outcome.log if "images_per_second" in r)

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genrep.training import checkpoint
+from genrep import storage
+from genrep.training import checkpoint, ranks
 
 
 def free(folder: Path) -> Path:
     """The folder, if nothing is in it."""
     if folder.is_file():
         raise ValueError(f"{folder} is a file: choose another --out, a folder.")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise ValueError(
             f"{folder} exists and is not empty: choose another --out, or continue it with `genrep resume`."
         )
@@ -24,12 +25,26 @@ def free(folder: Path) -> Path:
 
 @contextmanager
 def cleared_on_failure(folder: Path | None) -> Iterator[None]:
-    """Whatever goes wrong inside before a checkpoint is written, no folder is left that was not there before."""
-    made = None if folder is None else _first_missing(folder)
+    """Whatever goes wrong inside before a checkpoint is written, no folder is left that was not there before.
+
+    The folder is locked first: one that another run has taken is not cleared. Of several processes rank 0 does it.
+    """
+    if folder is None or not ranks.first():
+        yield
+        return
+    made = _first_missing(folder)
+    with storage.locked(folder):
+        free(folder)
+        with _clearing(folder, made):
+            yield
+
+
+@contextmanager
+def _clearing(folder: Path, made: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if folder is not None and not has_checkpoint(folder):
+        if not has_checkpoint(folder):
             _remove(folder if made is None else made, keep=made is None)
             if isinstance(error, FloatingPointError):
                 error.add_note("There was no checkpoint yet, so nothing is kept.")

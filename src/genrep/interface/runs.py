@@ -21,7 +21,7 @@ from genrep.data.splits import Splits
 from genrep.interface import config, folders
 from genrep.interface.samples import save_samples
 from genrep.naming import choose
-from genrep.training import loop
+from genrep.training import loop, ranks
 from genrep.training.measure import candidates, fastest
 from genrep.training.settings import Settings
 from genrep.training.trainer import Mode
@@ -113,15 +113,15 @@ def train(
         raise ValueError("Give steps or seconds, not both.")
     if seconds is not None and not seconds > 0:
         raise ValueError(f"Expected seconds > 0, got {seconds}.")
+    ranks.join()
     wanted = _settings(model, steps, settings)
     folder = None if out is None else folders.free(Path(out))
+    ranks.wait()  # all have looked before one writes
     model = _built(model, splits.spec, options, wanted.seed)
     wanted = wanted.resolved(model, len(splits.train))
     with folders.cleared_on_failure(folder):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
         resolved, mode = _measured(model, splits, wanted, seconds, given_horizon=settings.get("horizon", 0))
-        if folder is not None:
+        if folder is not None and ranks.first():
             notes = {} if seconds is None else {"steps": f"what a measurement said that {seconds:g} s allow"}
             if model.recipe is None:
                 notes["model"] = "a model of your own: it has no name to build it by"
@@ -169,6 +169,7 @@ def go_on(
     progress: bool = True,
 ) -> Trained:
     """As `resume`; returns also how training went."""
+    ranks.join()
     folder = Path(run)
     stage, about = folders.position(folder)
     if steps < about["step"]:
@@ -184,7 +185,8 @@ def go_on(
         )
     settings = settings.resolved(model, len(splits.train))
     origin = splits.about.get("origin")
-    config.write(folder, model.recipe, origin, settings, {})
+    if ranks.first():
+        config.write(folder, model.recipe, origin, settings, {})
     mode = Mode(**about["mode"])
     return _stages(model, splits, settings, mode, folder, samples=samples, progress=progress, done=stage)
 
@@ -319,7 +321,7 @@ def _stages(
             raise Interrupted(f"Stopped. To go on: genrep resume {folder} --steps {settings.steps}") from error
     assert outcome is not None
     seconds, picture = time.perf_counter() - start, None
-    if folder is not None and samples and model.generative.can_sample:
+    if folder is not None and ranks.first() and samples and model.generative.can_sample:
         picture = _picture(model, splits, folder, samples, settings.seed)
     return Trained(model, outcome, seconds, picture)
 
