@@ -39,9 +39,10 @@ def trilemma(report: Mapping[str, Any]) -> str | None:
         x, y, size = coverage["value"], precision["value"], 40 * (1 + math.log10(speed["value"] / slowest)) ** 2
         axes.errorbar(x, y, 1.96 * precision["standard_error"], 1.96 * coverage["standard_error"], color=colour, lw=1)
         axes.scatter(x, y, s=size, color=colour, alpha=0.6, label=f"{name}: {speed['value']:,.0f} samples/s")
-    axes.set(xlabel="coverage of the data", ylabel="precision of the samples", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    low = max(0.0, min(min(p[1]["value"], p[2]["value"]) for p in points) - 0.15)
+    axes.set(xlabel="coverage of the data", ylabel="precision of the samples", xlim=(low, 1.03), ylim=(low, 1.03))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False, markerscale=0.6)
+    axes.legend(fontsize=8, frameon=False, markerscale=0.6, loc="lower left")
     return _svg(figure)
 
 

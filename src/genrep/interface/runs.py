@@ -207,7 +207,8 @@ def load_with(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
     tensors, about = storage.load(path)
     if "version" not in about:
         raise ValueError(f"{path} is not a saved model: give the folder of a run, or a file that model.save wrote.")
-    model = _build(Recipe(**about["recipe"]), about["data"])
+    recipe, _ = checkpoint.described(about, str(path))
+    model = _build(recipe, about["data"])
     storage.restore(model, tensors, path.name)
     return model.eval(), {}
 
