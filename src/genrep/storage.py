@@ -86,9 +86,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         except OSError as error:
             warnings.warn(f"{folder} cannot be locked ({error}): see that no other run writes to it.", stacklevel=3)
         if not _is_at(descriptor, folder / ".lock"):  # its last owner has just removed it
-            raise ValueError(
-                f"Another run has just ended in {folder}. Look at it, or choose another folder."
-            )
+            raise ValueError(f"Another run has just ended in {folder}. Look at it, or choose another folder.")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
         _held.add(folder)

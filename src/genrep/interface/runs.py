@@ -21,7 +21,7 @@ from genrep.data.splits import Splits
 from genrep.interface import config, folders
 from genrep.interface.samples import save_samples
 from genrep.naming import choose
-from genrep.training import loop, ranks
+from genrep.training import checkpoint, loop, ranks
 from genrep.training.measure import candidates, fastest
 from genrep.training.settings import Settings
 from genrep.training.trainer import Mode
