@@ -27,7 +27,7 @@ test-slow: .venv  ## the long ones
 
 bench: .venv  ## side-by-side timings against other libraries
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	for name in sinkhorn metrics pixel_cnn_sampling; do $(BIN)/python -m benchmarks $$name > results/$$name.jsonl; done
+	for name in sinkhorn pixel_cnn_sampling; do $(BIN)/python -m benchmarks $$name > results/$$name.jsonl; done
 
 clean:
 	rm -rf .venv demo build dist
