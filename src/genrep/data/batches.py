@@ -32,6 +32,11 @@ class InMemory:
         index = index.to(self.x.device)
         return Batch(self.x.index_select(0, index), None if self.y is None else self.y.index_select(0, index))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the examples take."""
+        return self.x.nbytes + (0 if self.y is None else self.y.nbytes)
+
     def to(self, device: torch.device | str) -> InMemory:
         """The same examples on `device`; nothing is copied if they are there already."""
         return InMemory(self.x.to(device), None if self.y is None else self.y.to(device), self.spec)

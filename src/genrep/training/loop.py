@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genrep import storage
 from genrep.contracts import Data, Model, Recipe, evaluating
+from genrep.data.batches import InMemory
 from genrep.training import checkpoint, ranks
 from genrep.training.log import Bar, Log, Record, Window
 from genrep.training.measure import fastest
@@ -121,9 +122,12 @@ def _claimed(folder: Path | None) -> Iterator[None]:
 
 
 def on_device(data: Data, device: str) -> Data:
-    """The data there, if they can move; else as they are, and batches move."""
-    to: Callable[[str], Data] | None = getattr(data, "to", None)
-    return data if to is None else to(device)
+    """The data there, if they can move and take at most half of its free memory; else as they are: batches move."""
+    if not isinstance(data, InMemory):
+        return data
+    if device.startswith("cuda") and data.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return data
+    return data.to(device)
 
 
 class _Run:
