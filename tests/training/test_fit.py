@@ -21,7 +21,7 @@ from genrep.distributions.latent import LatentVariable, StandardNormal
 from genrep.models import build
 from genrep.training import checkpoint
 from genrep.training.average import Average
-from genrep.training.loop import fit
+from genrep.training.loop import fit, restored
 from genrep.training.measure import candidates, fastest
 from genrep.training.settings import Settings
 from genrep.training.trainer import Mode, Trainer
@@ -295,6 +295,28 @@ def test_best_weights_are_kept_without_stopping():
     assert not outcome.stopped_early
     losses = [r["validation"] for r in outcome.log if "validation" in r]
     assert -model.generative().log_prob(away.x).mean().item() == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_last_weights_count_when_they_are_the_best(tmp_path):
+    """Held-out data like the training data: what is learnt after the last measurement on the way is not thrown away."""
+    data = normal_data()
+    settings = dataclasses.replace(QUICK, steps=47, lr=0.02, batch=64, validate_every=40, keep_best=True, ema=0.0)
+    models = [Model(DataSpec((2,)), Normal(), Inference(), Likelihood()) for _ in range(2)]
+    fit(models[0], data, settings, validation=data, folder=tmp_path, mode=FLOAT32)
+    fit(models[1], data, dataclasses.replace(settings, validate_every=0, keep_best=False), mode=FLOAT32)
+    assert torch.equal(models[0].generative.mean, models[1].generative.mean)
+    vae = small_vae()
+    fit(
+        vae,
+        digits(),
+        dataclasses.replace(settings, batch=8),
+        validation=digits(),
+        folder=tmp_path / "vae",
+        mode=FLOAT32,
+    )
+    assert checkpoint.newest(tmp_path / "vae" / "checkpoints")[1].about["last_is_best"]
+    loaded, _ = restored(tmp_path / "vae", lambda recipe, spec: small_vae(7))
+    assert all(torch.equal(t, storage.state(vae)[k]) for k, t in storage.state(loaded).items())
 
 
 def test_rates():

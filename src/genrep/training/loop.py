@@ -101,7 +101,7 @@ def fit(
         run.log = Log(folder, upto=run.trainer.step if resume else -1)
         with torch.random.fork_rng(), Bar(title, settings.steps, run.trainer.step, shown=progress) as bar:
             stopped = run.go(bar, held_out)
-        run.finish()
+            run.finish(held_out)
     return Outcome(run.trainer.step, stopped, settings, mode, run.log.records)
 
 
@@ -137,7 +137,7 @@ class _Run:
         self.trainer, self.settings = trainer, trainer.settings
         self.folder = None if folder is None else folder / "checkpoints"
         self.about, self.state, self.window = about, _Progress(), Window()
-        self.log, self.marked = Log(None), (0, 0.0)
+        self.log, self.marked, self.last_is_best = Log(None), (0, 0.0), False
 
     def go(self, bar: Bar, validation: Data | None) -> bool:
         """Updates until the steps are done (False) or patience ends (True)."""
@@ -225,7 +225,7 @@ class _Run:
             "window": self.window.steps, "misses": self.state.misses,
             "best": self.state.best if self.state.best < float("inf") else None,
             "recipe": None if recipe is None else recipe._asdict(), "data": t.model.data._asdict(),
-            "ranks": ranks.world(),
+            "ranks": ranks.world(), "last_is_best": self.last_is_best,
         }  # fmt: skip
         ranks.wait()  # so that a checkpoint is there only with the files of all its ranks
         if ranks.first():
@@ -246,13 +246,19 @@ class _Run:
         least = float("inf") if about["best"] is None else about["best"]
         self.state = _Progress(least, about["misses"], best)
 
-    def finish(self) -> None:
-        """Write the last checkpoint and what is left of the log; leave the best or averaged weights in the model."""
+    def finish(self, validation: Data | None) -> None:
+        """Write the last checkpoint and what is left of the log; leave the best or averaged weights in the model.
+
+        The last weights may be better than any that were measured on the way. That is noted apart from `best`, which a
+        longer run continues from as if this one had not ended here.
+        """
+        t = self.trainer
+        if self.state.best_weights and validation is not None:
+            self.last_is_best = ranks.of_first(held_out_loss(t, validation)) < self.state.best
         self.save()
         if self.window.values:
             self._line()
-        t = self.trainer
-        if self.state.best_weights:
+        if self.state.best_weights and not self.last_is_best:
             storage.restore(t.model, self.state.best_weights, "the best weights")
         elif t.average is not None:
             t.average.into_live()
@@ -307,6 +313,7 @@ def restored(folder: Path, build: Callable[[Recipe, Any], Model]) -> tuple[Model
         parameters = {k: p for k, p in storage.state(model).items() if isinstance(p, nn.Parameter)}
         storage.check(averaged, parameters, f"{path.name} (ema)")
     storage.check(live := part(tensors, "model/"), storage.state(model), path.name)
-    chosen = part(tensors, "best/") or live | averaged
+    last = live | averaged
+    chosen = last if about.get("last_is_best") is True else part(tensors, "best/") or last
     storage.restore(model, chosen, path.name)
     return model.eval(), about
