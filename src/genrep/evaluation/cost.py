@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import statistics
 import sys
@@ -14,6 +15,15 @@ import torch
 
 from genrep.contracts import Model
 from genrep.evaluation.estimate import Estimate, estimate
+
+
+def hardware() -> str:
+    """The accelerator, or the processor, and the number of threads."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def parameters(model: Model) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -112,7 +111,7 @@ def _protocol(
         **how,
         **features.protocol,
         "features_about": features.about,
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "hardware": cost.hardware(),
         "versions": {name: metadata.version(name) for name in ("genrep", "torch", "numpy")},
     }
 

@@ -143,6 +143,7 @@ def _section(stem: str, found: Mapping[str, Any], root: Path) -> list[str]:
         f"{null['high']:.3f}] from the other.",
         "",
         *[f"Published: {sentence}" for sentence in found["published"]],
+        *[f"\nNote: {sentence}" for sentence in found.get("notes", [])],
     ]
     shown = [m for m in found["models"] if (root / "docs" / "images" / f"{stem}-{m}.png").exists()]
     if shown:
