@@ -38,10 +38,13 @@ def torchrun(job, folder, processes=2):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """The folder of everything that two processes did."""
-    folder = tmp_path_factory.mktemp("two")
-    with storage.locked(folder / "taken"):
-        process = torchrun("all", folder)
-        _, errors = process.communicate(timeout=240)
+    for _ in range(2):
+        folder = tmp_path_factory.mktemp("two")
+        with storage.locked(folder / "taken"):
+            process = torchrun("all", folder)
+            _, errors = process.communicate(timeout=240)
+        if "terminate called without an active exception" not in errors:
+            break  # else gloo's threads outlived their process, when its work was done: seen once in fifteen runs
     assert process.returncode == 0, errors[-6000:]
     return folder
 

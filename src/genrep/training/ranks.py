@@ -8,6 +8,7 @@ all ranks; only buffers that a forward pass writes (replay, batch statistics) be
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ def join() -> None:
 
 
 def _leave() -> None:
+    """End the group while its threads can still be joined."""
+    gc.collect()  # a wrapped model in a reference cycle would keep the group, and its threads, alive
     if dist.is_initialized():
         dist.destroy_process_group()
 
