@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from genrep.evaluation.cost import hardware
 
 
 def seconds(f: Callable[[], object]) -> float:
@@ -32,15 +32,6 @@ def alternate(ours: Callable[[], object], rival: Callable[[], object], repeats: 
     ours(), rival()
     times = [(seconds(ours), seconds(rival)) for _ in range(repeats)]
     return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
-
-
-def hardware() -> str:
-    """Processor or accelerator, and the number of threads."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def versions(*packages: str) -> dict[str, str]:

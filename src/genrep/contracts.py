@@ -193,8 +193,6 @@ class Model(nn.Module):
         self.data, self.domain, self.training_options = data, domain or Domain(), dict(training or {})
         self.generative, self.inference, self.objectives = generative, inference, nn.ModuleList(objectives)
 
-    # ---- for training ----------------------------------------------------------------------------------------------
-
     def forward(self, batch: Batch, stage: int = 0, player: str = "model") -> Terms:
         """The only entry of training: DDP, autocast and compile must see all of it."""
         return self.objectives[stage](self, batch, player)
@@ -211,8 +209,6 @@ class Model(nn.Module):
         """The parameters of this player, by name; shared ones once."""
         mine = {id(p) for path in self.paths(stage, player) for p in self.get_submodule(path).parameters()}
         return {name: p for name, p in self.named_parameters() if id(p) in mine}
-
-    # ---- for users -------------------------------------------------------------------------------------------------
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -321,8 +317,6 @@ class Model(nn.Module):
             )
         about = {"recipe": self.recipe._asdict(), "data": self.data._asdict(), "version": __version__}
         storage.save(path, storage.state(self), about)
-
-    # ---- checks ----------------------------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
