@@ -16,8 +16,8 @@ from PIL import Image
 
 import genrep
 from genrep import models, storage
-from genrep.interface import arguments
-from genrep.interface.main import COMMANDS, main
+from genrep.interface import arguments, commands
+from genrep.interface.main import main
 from genrep.training.settings import Settings
 
 QUICK = ["--steps=3", "--latent=3", "--width=8", "--precision=float32", "--channels_last=no", "--device=cpu"]
@@ -230,8 +230,8 @@ def test_public_names():
 def test_help(capsys):
     assert main([]) == main(["--help"]) == main(["--version"]) == 0
     told = capsys.readouterr().out
-    assert all(command in told for command in COMMANDS)
-    for command in COMMANDS:
+    assert all(f"{command} " in told and commands.summary(command) in told for command in commands.names())
+    for command in commands.names():
         assert main([command, "--help"]) == 0
         assert "usage: genrep " + command in capsys.readouterr().out
 

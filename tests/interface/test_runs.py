@@ -11,7 +11,8 @@ import yaml
 import genrep
 from genrep import models, storage
 from genrep.contracts import DataSpec, Model
-from genrep.interface import commands, runs
+from genrep.interface import runs
+from genrep.interface.commands.train import train_parser
 from genrep.interface.main import main
 from genrep.training import checkpoint
 from genrep.training.settings import Settings
@@ -200,7 +201,7 @@ def test_options_and_settings_never_clash(name):
     model = models.example(name)
     how = inspect.signature(type(model.generative).forward).parameters
     assert not {k for k, p in how.items() if p.kind is p.KEYWORD_ONLY and k != "y"} & SAMPLING
-    assert own <= commands.train_parser(name).types.keys()
+    assert own <= train_parser(name).types.keys()
 
 
 def test_stages_are_trained_in_order_each_in_its_folder(tmp_path):

@@ -18,6 +18,11 @@ from genrep.naming import choose
 
 Parameters = Mapping[str, inspect.Parameter]
 
+# help of options that several commands have
+DATA = "A named set (genrep data lists them), a folder of images, or a .npy, .npz or .csv file."
+SEED = "Of everything random."
+DEVICE = "auto takes an accelerator when there is one."
+
 
 class _Help(DefaultHelpFormatter):
     """Help as the options have it: it says types and defaults already, in words."""
@@ -170,6 +175,22 @@ def _metavar(kind: Any) -> str:
     return {int: "N", float: "X"}.get(next(k for k in _alternatives(kind) if k is not type(None)), "...")
 
 
+def run_of(argv: list[str], command: str, parser: Parser) -> tuple[str, list[str]]:
+    """The positional RUN of a command, and the other arguments."""
+    if "--help" in argv and (not argv or argv[0].startswith("-")):
+        parser.print_help()
+        raise SystemExit(0)
+    if not argv or argv[0].startswith("-"):
+        raise ValueError(f"Which run? genrep {command} RUN ..., with the folder that genrep train wrote.")
+    return argv[0], argv[1:]
+
+
+def chosen(found: Namespace, parameters: Iterable[str], *, keep_none: bool = True) -> dict[str, Any]:
+    """Some of the options that were read, by name."""
+    values = {name: getattr(found, name) for name in parameters}
+    return {k: v for k, v in values.items() if keep_none or v is not None}
+
+
 def keyword_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of a function that can be typed: not y, not tensors."""
     parameters = inspect.signature(function, eval_str=True).parameters
@@ -188,4 +209,7 @@ def summary(documented: Any) -> str:
     return re.split(r"\n\s*(?:Args|Raises|Returns):", inspect.getdoc(documented) or "")[0].strip()
 
 
-__all__ = ["Namespace", "Parser", "given", "helps", "keyword_options", "readable", "summary", "value_of"]
+__all__ = [
+    "DATA", "DEVICE", "SEED", "Namespace", "Parser", "chosen", "given", "helps", "keyword_options", "readable",
+    "run_of", "summary", "value_of",
+]  # fmt: skip

@@ -6,23 +6,11 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 
-from genrep.naming import choose
+from genrep.interface import commands
 from genrep.version import __version__
-
-COMMANDS = {
-    "train": "train a model on data",
-    "sample": "draw samples from a trained model",
-    "evaluate": "measure a trained model on held-out data",
-    "compare": "train several models alike, measure them alike, and report",
-    "reproduce": "run an experiment of this project, and write what it measured",
-    "resume": "continue a run, bit for bit as if it had never stopped",
-    "models": "list the models, or show one of them",
-    "data": "list the data sets, or show one of them",
-}
 
 _START = """\
 Start with:
@@ -57,14 +45,13 @@ def _run(arguments: list[str]) -> int:
         print(f"genrep {__version__}")
         return 0
     name, *rest = arguments
-    choose(name, COMMANDS, "command")
-    command: Callable[[list[str]], None] = getattr(import_module("genrep.interface.commands"), name)
-    command(["--help" if a == "-h" else a for a in rest])
+    commands.get(name)(["--help" if a == "-h" else a for a in rest])
     return 0
 
 
 def _usage() -> str:
-    lines = [f"  {name:<11}{what}" for name, what in COMMANDS.items()]
+    width = max(map(len, commands.names())) + 2
+    lines = [f"  {name:<{width}}{commands.summary(name)}" for name in commands.names()]
     return "\n".join([
         "genrep: deep generative models of every family behind one interface.\n",
         "usage: genrep COMMAND ...   (genrep COMMAND --help says more)\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -14,10 +15,16 @@ from torch import nn
 
 from genrep import models as registry
 from genrep.contracts import Model, Objective
-from genrep.interface import arguments
+from genrep.interface import arguments, runs
+from genrep.training import ranks
 
 _DEEPEST = 2  # levels of parts that are shown
 _MOST = 8  # children of a part that are shown
+
+
+def console() -> Console:
+    """A console that leaves numbers as they are."""
+    return Console(highlight=False)
 
 
 def models(console: Console) -> None:
@@ -133,3 +140,35 @@ def metrics(found: Mapping[str, Any]) -> None:
         text = f"{interval['low']:.4g} to {interval['high']:.4g}" if known else ""
         table.add_row(name, f"{entry['value']:,.6g}", text, escape(str(entry["protocol"].get("kind", ""))))
     console.print(table)
+
+
+def trained(what: str, done: runs.Trained, folder: Path, steps: str = "{} steps") -> None:
+    """One line on how training went, and what to do next; of several processes one speaks."""
+    if not ranks.first():
+        return
+    outcome = done.outcome
+    last = next((r for r in reversed(outcome.log) if "terms" in r), None)
+    speeds = sorted(r["images_per_second"] for r in outcome.log if "images_per_second" in r)
+    weights = {k for objective in done.model.objectives for k in getattr(objective, "terms", {})}
+    terms = {} if last is None else {k: v for k, v in last["terms"].items() if k in weights}
+    parts = [f"{steps.format(outcome.steps)} in {duration(done.seconds)}"]
+    parts += [f"{speeds[len(speeds) // 2]:,.0f} examples/s"] if speeds else []
+    parts += [f"last {name} {value:.4g}" for name, value in terms.items()]
+    parts += ["stopped early, best weights kept"] if outcome.stopped_early else []
+    console().print(f"[bold]{escape(what)}[/bold]: {', '.join(parts)}", soft_wrap=True)
+    if done.picture is not None:
+        print(f"samples: {done.picture}")
+    print(f"next:    genrep sample {folder} --n 64 --out samples.png")
+    print(f"         genrep evaluate {folder}")
+
+
+def duration(seconds: float) -> str:
+    """In words.
+
+    >>> duration(5.04), duration(125), duration(7260)
+    ('5.0 s', '2 min 5 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

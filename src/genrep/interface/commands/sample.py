@@ -1,0 +1,57 @@
+"""Draw samples from a trained model."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genrep.contracts import Model
+from genrep.interface import arguments, runs, show
+from genrep.interface.arguments import Namespace, Parser
+from genrep.interface.samples import check_path, parse_condition, save_samples
+from genrep.training.settings import pick_device
+
+
+def sample(argv: list[str]) -> None:
+    """Draw samples from the model of a run; `genrep sample RUN --help` shows the sampling options of its model."""
+    run = None if not argv or argv[0].startswith("-") else argv[0]
+    model, about = (None, {}) if run is None else runs.load_with(run)
+    own = {} if model is None else arguments.keyword_options(type(model.generative).forward)
+    parser = Parser("sample RUN", inspect.getdoc(sample) or "")
+    group = parser.add_argument_group("samples")
+    parser.option(group, "n", int, 64, help="How many.")
+    parser.option(group, "out", str | None, help="A .png (one picture), a .npz, or a new folder for PNG files. By "
+                  "default a picture in the folder samples of the run.")  # fmt: skip
+    parser.option(group, "condition", str | None, help="Labels, by number or name, taken in turn: 3 or 0,1,2 (default: "
+                  "all in turn). Or the numbers of a condition, in the units of the data.")  # fmt: skip
+    parser.option(group, "seed", int, 0, help=arguments.SEED)
+    parser.option(group, "device", str, "auto", help=arguments.DEVICE)
+    parser.option(group, "batch", int, 256, help="How many are drawn at a time.")
+    if model is not None:
+        parser.options("options of its model", own, {}, _plain(type(model.generative).forward))
+    run, rest = arguments.run_of(argv, "sample", parser)
+    assert model is not None
+    found = parser.read(rest)
+    _draw(model, about, Path(run), found, arguments.chosen(found, own))
+
+
+def _plain(documented: Any) -> str:
+    return arguments.summary(documented).replace("`", "")
+
+
+def _draw(model: Model, about: Mapping[str, Any], run: Path, found: Namespace, how: Mapping[str, Any]) -> None:
+    if found.out is None and not run.is_dir():
+        raise ValueError("--out is missing: where the samples go.")
+    out = Path(found.out) if found.out is not None else run / "samples" / f"seed{found.seed}.png"
+    check_path(out, model.data)
+    if found.n < 1:
+        raise ValueError(f"Expected --n of at least 1, got {found.n}.")
+    y = parse_condition(found.condition, found.n, model, about)
+    model.to(pick_device(found.device))
+    with show.console().status(f"drawing {found.n} samples") if sys.stderr.isatty() else contextlib.nullcontext():
+        x = model.sample(found.n, condition=y, seed=found.seed, batch=found.batch, **how)
+    print(save_samples(x, model.data, out, condition=y, columns=about.get("columns", ())))
