@@ -97,11 +97,15 @@ class LatentVariable(Conditional):
 
     def forward(self, *, y: Tensor | None = None, pixels: Literal["mean", "draw"] = "mean") -> Ancestral:
         """`pixels`: the mean of p(x | z), as is usual for pictures, or a draw from it, which is what bits describe."""
+        return self.decoded(self.prior(y=y), y, pixels)
+
+    def decoded(self, prior: Distribution, y: Tensor | None, pixels: Literal["mean", "draw"]) -> Ancestral:
+        """x from draws of that prior."""
         if pixels not in ("mean", "draw"):
             raise ValueError(f"Expected pixels='mean' or 'draw', got {pixels!r}.")
 
         def draw(n: int) -> Tensor:
-            x = self.likelihood(draws(self.prior(y=y), n), y=y)
+            x = self.likelihood(draws(prior, n), y=y)
             return x.mean if pixels == "mean" else x.sample()
 
         return Ancestral(draw, None if y is None else len(y))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -64,11 +64,11 @@ class Rate(Penalty):
 class Autoencoding(Objective):
     """-log p(x | z) with z ~ q(z | x), plus the terms of the penalties (Kingma & Welling, 2014, eq. 7)."""
 
-    def __init__(self, *penalties: Penalty) -> None:
+    def __init__(self, *penalties: Penalty, learns: Sequence[str] = ("generative", "inference")) -> None:
         self.terms = {"distortion": 1.0}
         for penalty in penalties:
             self.terms |= penalty.terms
-        super().__init__()
+        super().__init__(learns=learns)
         self.penalties = nn.ModuleList(penalties)
 
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
