@@ -10,7 +10,7 @@ import torch
 
 from genrep.contracts import DataSpec
 from genrep.data.batches import InMemory
-from genrep.interface.reproduce import experiments, read, render
+from genrep.interface.results import render
 from genrep.training.loop import fit
 from genrep.training.settings import Settings
 from genrep.training.trainer import Mode
@@ -48,8 +48,3 @@ def test_links_lead_somewhere(page):
 
 def test_results_page_is_that_of_the_result_files():
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf8") == render(ROOT)
-
-
-@pytest.mark.parametrize("name", experiments(ROOT / "experiments"))
-def test_experiments_are_well_formed(name):
-    assert read(name, ROOT / "experiments")["budgets"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -23,6 +24,15 @@ def choose(value: str, valid: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(value, valid, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"Unknown {what} '{value}'.{hint} Valid: {', '.join(valid)}.")
+
+
+def file_name(text: str) -> str:
+    """Text as the name of a file or folder: whatever could mean something to a file system becomes a line.
+
+    >>> file_name("DAED 0.1 / small")
+    'DAED_0.1_small'
+    """
+    return re.sub(r"[^\w.=+-]+", "_", text)
 
 
 def fits(value: Any, kind: Any) -> bool:

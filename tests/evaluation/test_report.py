@@ -151,8 +151,9 @@ def test_comparison_extends_and_refuses_another_protocol(tmp_path, digits, monke
 
 
 def test_table_and_markdown_show_dashes_for_what_is_missing():
-    titles, rows = report.table({"models": {"a": entry([1.0, 2.0])}})
+    titles, rows = report.table({"models": {"a": entry([1.0, 2.0]), "b": entry([0.4, 0.6], "coverage")}})
     assert rows[0][0] == "a"
-    assert rows[0][titles.index("bits/dim")] == "–"
+    assert rows[0][titles.index("coverage")] == rows[1][titles.index("Fréchet distance")] == "–"
+    assert "bits/dim" not in titles, "a column without a value"
     assert rows[0][titles.index("Fréchet distance")].startswith("1.5 [")
     assert report.markdown({"models": {"a": entry([1.0, 2.0])}}).count("\n") == 2

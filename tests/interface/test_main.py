@@ -284,6 +284,8 @@ def test_compare_and_evaluate_hand_over_what_was_asked(monkeypatch, tmp_path, ca
     assert positional == (("vae", "vae"), "digits")
     assert named == {
         "seconds": 5.0, "steps": None, "out": "there", "seed": 3, "device": "auto", "precision": "float32",
+        "metrics": None, "samples": 2000, "examples": 2000, "evaluations": 20, "bound_evaluations": 20,
+        "features": "auto",
     }  # fmt: skip
     estimate = {
         "value": 1.5,

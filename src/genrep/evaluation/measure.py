@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -31,7 +31,9 @@ from genrep.naming import choose
 Found = dict[str, Estimate]
 _PROBED = 5000  # training examples that a probe reads
 _TIMED = 64  # samples per batch when sampling is timed
-_EVALUATIONS = 50  # of a chain's network, per sample and per example's bound, at most
+_EVALUATIONS = 20  # of a chain's network, per sample and per example's bound, at most
+_ODE = 50  # of the network along an equation that is solved for a density, where fewer would be biased
+_GROUPS = 20  # of examples, for the jackknife that pairs likelihoods
 
 
 class Subject:
@@ -50,13 +52,15 @@ class Subject:
         samples: int = 2000,
         examples: int = 2000,
         seed: int = 0,
+        evaluations: int = _EVALUATIONS,
+        bound_evaluations: int = _EVALUATIONS,
     ) -> None:
         if splits.spec != model.data:
             raise ValueError(
                 f"The model was made for {model.data}, {splits.name} is {splits.spec}; measure it on its own data."
             )
         self.model, self.splits, self.extractor, self.seed, self.samples = model, splits, extractor, seed, samples
-        self.sampling = quick_sampling(model)
+        self.sampling, self.bound_evaluations = quick_sampling(model, evaluations), bound_evaluations
         self.index = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(seed))[:examples]
         self.protocol = {
             "model": model.recipe.name if model.recipe else "own",
@@ -107,6 +111,21 @@ class Subject:
                 found.append(self.model.log_likelihood(x[part], condition=None if y is None else y[part], **how))
         return LogLikelihood(torch.cat([f.value for f in found]).cpu(), found[0].kind, found[0].measure)
 
+    @cached_property
+    def likelihood(self) -> tuple[Tensor, dict[str, Any]]:
+        """log p(x) of the test examples looked at, in nats (N,), and how it was found.
+
+        A bound that is a sum over the steps of a chain is estimated, without bias, from some of them per example.
+        """
+        self.model.require("log_likelihood")
+        method, way = next(iter(self.model.generative.likelihoods(self.model.inference).items()))
+        most = self.bound_evaluations if way.kind == "lower bound" else _ODE
+        steps = "evaluations" in inspect.signature(way.f).parameters
+        how = {"evaluations": min(most, self.model.generative.evaluations())} if steps else {}
+        nats, kind, measure = self.log_likelihood(method=method, **how)
+        stated = {"kind": kind, "measure": measure, "method": method, "levels": self.splits.spec.levels, **how}
+        return nats, {**self.protocol, **stated}
+
     def represent(self, x: Tensor, y: Tensor | None) -> Tensor:
         """All layers of the model's representation side by side, (N, d)."""
         y = y if self.model.generative.reads_y else None
@@ -118,29 +137,49 @@ class Subject:
         return torch.cat([torch.cat([f.flatten(1).float().cpu() for f in p.values()], 1) for p in parts])
 
 
-def quick_sampling(model: Model) -> dict[str, Any]:
-    """Sampling options for measuring: a chain is walked in at most 50 evaluations of its network, without noise."""
-    options = inspect.signature(model.generative.forward).parameters
-    if not {"sampler", "evaluations"} <= options.keys():
+def quick_sampling(model: Model, evaluations: int = _EVALUATIONS) -> dict[str, Any]:
+    """Sampling options for measuring: a chain is walked in at most so many evaluations, by DPM-Solver if it can be."""
+    options = inspect.signature(type(model.generative).forward, eval_str=True).parameters
+    if "evaluations" not in options:
         return {}
-    return {"sampler": "ddim", "evaluations": min(_EVALUATIONS, model.generative.evaluations())}
+    how: dict[str, Any] = {"evaluations": min(evaluations, model.generative.evaluations())}
+    if "sampler" in options and "dpm_solver" in get_args(options["sampler"].annotation):
+        how["sampler"] = "dpm_solver"
+    return how
+
+
+def _mean(values: Tensor, **how: Any) -> Estimate:
+    """A mean over examples (N,): its usual error, and jackknife replicates by which two models are paired."""
+    values = values.double()
+    return estimate(
+        float(values.mean()), float(values.std()) / len(values) ** 0.5, n=(len(values), 0),
+        replicates=_without_groups(values), **how,
+    )  # fmt: skip
+
+
+def _without_groups(values: Tensor) -> list[float]:
+    """The mean without each of 20 groups of examples."""
+    groups = min(_GROUPS, len(values))
+    if groups < 2:
+        return []
+    total, parts = values.sum(), [values[i::groups] for i in range(groups)]
+    return [float((total - part.sum()) / (len(values) - len(part))) for part in parts]
 
 
 def _bits(s: Subject) -> Found:
-    """Bits per dimension of masses over levels; nats of densities over real values.
+    """Bits per dimension of masses over levels; nats of densities over real values."""
+    nats, stated = s.likelihood
+    if stated["measure"] != "mass":
+        return {"nats": _mean(-nats, protocol=stated, metric="nats")}
+    size = s.splits.spec.size
+    found = bits_per_dimension(nats, size, protocol=stated)
+    return {"bits": found._replace(replicates=tuple(_without_groups(-nats.double() / (size * math.log(2)))))}
 
-    A bound that is a sum over the steps of a chain is estimated, without bias, from at most 50 of them per example.
-    """
-    s.model.require("log_likelihood")
-    method, way = next(iter(s.model.generative.likelihoods(s.model.inference).items()))
-    steps = "evaluations" in inspect.signature(way.f).parameters
-    how = {"evaluations": min(_EVALUATIONS, s.model.generative.evaluations())} if steps else {}
-    nats, kind, measure = s.log_likelihood(method=method, **how)
-    stated = {**s.protocol, "kind": kind, "measure": measure, "method": method, "levels": s.splits.spec.levels, **how}
-    if measure == "mass":
-        return {"bits": bits_per_dimension(nats, s.splits.spec.size, protocol=stated)}
-    error = float(nats.double().std()) / len(nats) ** 0.5
-    return {"nats": estimate(-float(nats.double().mean()), error, n=(len(nats), 0), protocol=stated, metric="nats")}
+
+def _nats(s: Subject) -> Found:
+    """-log p(x) of a whole example in nats: of a mass, as papers print it for binary images, or of a density."""
+    nats, stated = s.likelihood
+    return {"nats": _mean(-nats, protocol=stated, metric="nats per example")}
 
 
 def _plain(value: float, s: Subject, metric: str) -> Estimate:
@@ -252,6 +291,7 @@ def _cost(s: Subject) -> Found:
 
 METRICS: dict[str, Callable[[Subject], Found]] = {
     "bits": _bits,
+    "nats": _nats,
     "fd": _fd,
     "kid": _kid,
     "prdc": _prdc,

@@ -1,8 +1,9 @@
 """The report of a comparison: a JSON file, and one HTML page that holds everything it shows.
 
-`report.json` is {"schema": 1, "protocol": {...}, "null": {...}, "models": {name: entry}}; an entry has "options",
-"settings", "sampling" (options of the sampler), "training" (updates, seconds, images per second, peak memory in bytes,
-the log), "metrics" (an estimate, or {"reason": why there is none}) and "pictures" (PNG files beside it).
+`report.json` is {"schema": 1, "protocol": {...}, "null": {...}, "models": {label: entry}}; an entry has "model",
+"options", "published" (what a paper reports), "settings", "sampling" (options of the sampler), "training" (updates,
+images per second, peak memory in bytes, the log), "seconds" (of training and measuring), "metrics" (an estimate, or
+{"reason": why there is none}) and "pictures" (PNG files beside it).
 """
 
 from __future__ import annotations
@@ -98,11 +99,18 @@ def _plain(name: str) -> Callable[[Entry], str]:
     return cell
 
 
-def _likelihood(entry: Entry) -> str:
-    for name, unit in (("bits", ""), ("nats", " nats")):
-        if found := _metric(entry, name):
-            return f"{found['value']:.3f} ± {found['standard_error']:.3f}{unit} ({found['protocol']['kind']})"
-    return "–"
+def _likelihood(name: str) -> Callable[[Entry], str]:
+    def cell(entry: Entry) -> str:
+        found = _metric(entry, name)
+        if found is None or (name == "nats" and _metric(entry, "bits")):  # the same, in another unit
+            return "–"
+        return f"{found['value']:.3f} ± {found['standard_error']:.3f} ({found['protocol']['kind']})"
+
+    return cell
+
+
+def _published(entry: Entry) -> str:
+    return entry.get("published") or "–"
 
 
 def _training(key: str, scale: float = 1.0) -> Callable[[Entry], str]:
@@ -114,7 +122,9 @@ def _training(key: str, scale: float = 1.0) -> Callable[[Entry], str]:
 
 
 COLUMNS = [
-    Column("bits/dim", "-log2 of the probability of test data per value, and its kind; lower is better", _likelihood),
+    Column("bits/dim", "-log2 of the probability of data per value, its kind; lower is better", _likelihood("bits")),
+    Column("nats", "-log of the probability (density) of an example; its kind; lower is better", _likelihood("nats")),
+    Column("published", "what a paper reports, with its protocol", _published),
     Column("Fréchet distance", "of samples from test data; lower is better", _with_interval("frechet")),
     Column("precision", "share of samples near test data", _with_error("precision")),
     Column("coverage", "share of test data with a sample near", _with_error("coverage")),
@@ -130,15 +140,21 @@ COLUMNS = [
 
 def table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of the comparison, as text."""
-    rows = [[name, *[column.cell(entry) for column in COLUMNS]] for name, entry in report["models"].items()]
-    return ["model", *[column.title for column in COLUMNS]], rows
+    shown = columns(report)
+    rows = [[name, *[column.cell(entry) for column in shown]] for name, entry in report["models"].items()]
+    return ["model", *[column.title for column in shown]], rows
+
+
+def columns(report: Mapping[str, Any]) -> list[Column]:
+    """Those in which some model has a value."""
+    return [c for c in COLUMNS if any(c.cell(entry) != "–" for entry in report["models"].values())]
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The table for a README."""
     titles, rows = table(report)
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 class Pair(NamedTuple):
@@ -227,7 +243,7 @@ def html(report: Mapping[str, Any], folder: Path) -> str:
         report=report,
         titles=titles,
         rows=rows,
-        columns=COLUMNS,
+        columns=columns(report),
         pairs=pairs(report),
         number=_number,
         picture=embedded,

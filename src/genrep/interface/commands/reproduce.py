@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 
 import genrep
+from genrep.interface import experiments
 from genrep.interface.arguments import Parser
 
 
@@ -14,8 +15,6 @@ def reproduce(argv: list[str]) -> None:
 
     A run that was cut off goes on when it is called again. Without NAME: list the experiments.
     """
-    from genrep.interface.reproduce import experiments
-
     parser = Parser("reproduce [NAME]", inspect.getdoc(reproduce) or "")
     parser.option(parser, "budget", str, "small", help="One of the experiment's budgets.")
     parser.option(parser, "root", str, ".", help="The folder that holds experiments/, results/ and docs/.")
@@ -23,7 +22,10 @@ def reproduce(argv: list[str]) -> None:
     name = argv.pop(0) if argv and not argv[0].startswith("-") else None
     found = parser.read(argv)
     if name is None:
-        print("\n".join(experiments(Path(found.root) / "experiments")))
+        folder = Path(found.root) / "experiments"
+        for each in experiments.names(folder):
+            said = experiments.read(each, folder)
+            print(f"{each:<20} {said['title']} ({', '.join(said['budgets'])})")
         return
     for path in genrep.reproduce(name, budget=found.budget, root=found.root, out=found.out):
         print(f"written: {path}")
