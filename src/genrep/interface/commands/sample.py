@@ -32,7 +32,8 @@ def sample(argv: list[str]) -> None:
     parser.option(group, "device", str, "auto", help=arguments.DEVICE)
     parser.option(group, "batch", int, 256, help="How many are drawn at a time.")
     if model is not None:
-        parser.options("options of its model", own, {}, _plain(type(model.generative).forward))
+        forward = type(model.generative).forward
+        parser.options("options of its model", own, arguments.helps(forward), _plain(forward))
     run, rest = arguments.run_of(argv, "sample", parser)
     assert model is not None
     found = parser.read(rest)
