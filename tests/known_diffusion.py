@@ -37,6 +37,35 @@ class Exact(Conditional):
         return Denoised(mean, self.interpolation)
 
 
+class Centred(Exact):
+    """The same for MEAN = 0: linear in x_t."""
+
+    def forward(self, x, t, *, y=None):
+        return Denoised(super().forward(x + self.process.scales(t, x)[0] * MEAN, t).mean - MEAN - self.error)
+
+
+def covariance_of(monkeypatch, walk, chain, steps, **option):
+    """The exact covariance of what a sampler draws from a linear denoiser in so many steps of the chain.
+
+    Row i of x holds the weight of the i-th of all numbers drawn, so that no number is ever drawn.
+    """
+    draws, diffusion = 2 * steps, Diffusion(Centred(chain), chain, (3,))
+    short = chain.respaced(steps, "log_snr")
+    x, taken = torch.zeros(3 * draws + 3, 3), [1]
+    x[:3] = torch.eye(3)
+
+    def next_block(like):
+        block = torch.zeros_like(like)
+        block[3 * taken[0] : 3 * taken[0] + 3] = torch.eye(3)
+        taken[0] += 1
+        return block
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randn_like", next_block)
+        x = walk(diffusion.along(short, None), x, short, **option)
+    return x.T @ x
+
+
 def exact(steps, schedule="cosine", **options):
     chain = Chain(named(schedule, steps))
     return Diffusion(Exact(chain, **options), chain, (3,))

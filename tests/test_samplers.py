@@ -8,9 +8,9 @@ from genrep.contracts import Conditional
 from genrep.distributions.diffusion import Diffusion
 from genrep.distributions.guidance import ClassifierFree
 from genrep.distributions.processes import VariancePreserving
-from genrep.distributions.samplers import Denoised
+from genrep.distributions.samplers import SAMPLERS, Denoised
 from genrep.distributions.schedules import Chain, cosine
-from tests.known_diffusion import COVARIANCE, MEAN, Exact, close, exact, fine, model_density
+from tests.known_diffusion import COVARIANCE, MEAN, Exact, close, covariance_of, exact, fine, model_density
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,75 @@ def test_deterministic_samplers_converge_to_the_data_at_their_order(sampler, ord
     assert 0.9 * 4**order < errors[0] / errors[1] < 1.1 * 4**order
 
 
+@pytest.mark.parametrize(
+    ("sampler", "option", "order"),
+    [
+        ("ancestral", {}, 1),
+        ("ddim", {}, 1),
+        ("ddim", {"eta": 0.6}, 1),
+        ("ddim", {"eta": 1.0}, 1),
+        ("heun", {}, 2),
+        ("heun", {"churn": 3.0}, 2),
+        ("dpm_solver", {}, 2),
+        ("dpm_solver_sde", {}, 2),
+        ("ode", {}, 4),
+    ],
+)
+def test_all_samplers_converge_to_the_same_distribution(monkeypatch, sampler, option, order):
+    """Exact covariances: twice the steps bring them at least 2^order times nearer to that of the data."""
+    chain, errors = fine(4001, -18.0), []
+    for steps in (21, 41) if sampler == "ode" else (75, 150):
+        found = covariance_of(monkeypatch, SAMPLERS[sampler].walk, chain, steps, **option)
+        errors.append((found - COVARIANCE).abs().max().item())
+    assert errors[1] < {1: 0.1, 2: 0.005, 4: 1e-4}[order]
+    assert 0.75 * 2**order < errors[0] / errors[1]
+
+
+def test_ddim_with_all_the_noise_is_ancestral():
+    """The same numbers drawn give the same samples; the variance is btilde."""
+    diffusion = exact(40)
+    torch.manual_seed(3)
+    one = diffusion(evaluations=9).sample((5,))
+    torch.manual_seed(3)
+    torch.testing.assert_close(diffusion(sampler="ddim", evaluations=9, eta=1.0).sample((5,)), one)
+
+
+def test_inversion_comes_back():
+    """The round trip nears the identity as steps grow, at first order, and corrections close it at any number."""
+    diffusion = exact(2000)
+    x, errors = MultivariateNormal(MEAN, COVARIANCE).sample((6,)), []
+    for steps, corrections in ((100, 0), (200, 0), (100, 12)):
+        chain = diffusion.chain.respaced(steps)
+        back = SAMPLERS["ddim"].walk(
+            diffusion.along(chain, None), diffusion.invert(x, steps=steps, corrections=corrections), chain
+        )
+        errors.append((back - x).abs().max().item())
+    assert errors[0] < 0.3
+    assert 1.6 < errors[0] / errors[1] < 2.6
+    assert errors[2] < 1e-3 < errors[1] / 10
+    latent = diffusion.invert(MultivariateNormal(MEAN, COVARIANCE).sample((20_000,)), steps=200)
+    torch.testing.assert_close(latent.T.cov(), torch.eye(3), atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("spacing", ["time", "log_snr"])
+def test_respaced_chains_are_of_the_same_process(spacing):
+    """Their points lie where the process has the same noise at the same time, and keep both ends."""
+    for chain in (Chain(cosine(1000)), fine(300)):
+        short = chain.respaced(13, spacing)
+        alpha, sigma = VariancePreserving(chain).scales(short.t, torch.ones(14, 1))
+        torch.testing.assert_close(alpha[:, 0], short.alpha, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(sigma[:, 0], short.sigma, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(short.t[[0, -1]], torch.tensor([0.0, 1.0]))
+    ratio = (
+        Chain(cosine(1000)).respaced(13, "log_snr").sigma[1:] / Chain(cosine(1000)).respaced(13, "log_snr").alpha[1:]
+    ).log()
+    torch.testing.assert_close(ratio.diff(), ratio.diff()[:1].expand(12))
+    with pytest.raises(ValueError, match="Expected a spacing of"):
+        fine(9).respaced(3, "even")
+
+
 def test_evaluations_are_those_that_happen():
-    for sampler, n in (("ancestral", 7), ("ddim", 7), ("heun", 7), ("heun", 8), ("dpm_solver", 7)):
+    for sampler, n in (("ancestral", 7), ("ddim", 7), ("heun", 7), ("heun", 8), ("dpm_solver", 7), ("ode", 9)):
         diffusion, calls = exact(30), []
         diffusion.denoiser.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         diffusion(sampler=sampler, evaluations=n).sample((2,))
@@ -131,6 +198,13 @@ def test_numbers_of_evaluations():
     assert diffusion.evaluations() == 200
     assert diffusion.evaluations(sampler="ddim") == 50
     assert exact(20).evaluations(sampler="ddim") == 20
-    for how, message in (({"evaluations": 201}, "1 to 200"), ({"sampler": "euler"}, "Valid: ancestral, ddim, heun")):
+    for how, message in (
+        ({"evaluations": 201}, "the chain has 200 steps"),
+        ({"sampler": "euler"}, "Valid: ancestral, ddim, heun"),
+        ({"eta": 0.5}, "sampler=ddim"),
+        ({"sampler": "ddim", "churn": 2.0}, "sampler=heun"),
+        ({"sampler": "heun", "churn": -1.0}, "churn >= 0"),
+        ({"spacing": "even"}, "spacing"),
+    ):
         with pytest.raises(ValueError, match=message):
             diffusion(**how)

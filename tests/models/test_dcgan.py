@@ -204,5 +204,5 @@ def test_options_that_do_not_fit_are_refused(options, message):
 
 
 def test_image_too_small_for_the_depth_is_refused():
-    with pytest.raises(ValueError, match="halved 3 times at most"):
+    with pytest.raises(ValueError, match="halved 2 times at most"):
         build("dcgan", DataSpec((1, 8, 8)), depth=4)

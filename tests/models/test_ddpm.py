@@ -113,7 +113,8 @@ def test_features_at_a_noise_level():
         ("digits", {"noise_schedule": "sine"}, "Unknown noise_schedule of ddpm 'sine'"),
         ("digits", {"loss": "simple", "variance": "learnt"}, "simple trains no variance"),
         ("digits", {"loss": "hybrid", "variance": "beta"}, "hybrid needs one"),
-        ("digits", {"multipliers": (1, 1, 1, 1)}, "can be halved 3 times at most"),
+        ("digits", {"multipliers": (1, 1, 1, 1)}, "can be halved 2 times at most"),
+        ("digits", {"noise_betas": (0.1, 1.5)}, "numbers between 0 and 1"),
         ("digits", {"multipliers": (1, 0)}, "multipliers >= 1"),
         ("digits", {"dropout": 1.0}, "0 <= dropout < 1"),
         ("digits", {"width": -1}, ">= 0"),
@@ -132,3 +133,11 @@ def test_sampling_options_that_do_not_fit_are_refused():
     for how, message in (({"sampler": "eular"}, "Unknown sampler 'eular'"), ({"evaluations": 11}, "1 to 10")):
         with pytest.raises(ValueError, match=message):
             model.sample(2, **how)
+
+
+def test_a_schedule_of_ones_own_is_the_chain():
+    """abar is the product of 1 - beta; the samplers' steps are as many as there are betas."""
+    model = build("ddpm", KINDS["table"], noise_betas=(0.1, 0.2, 0.5), timesteps=7)
+    chain = model.generative.chain
+    torch.testing.assert_close(chain.alpha.square(), torch.tensor([1.0, 0.9, 0.72, 0.36]))
+    assert model.generative.evaluations() == 3

@@ -65,10 +65,13 @@ def test_pooled_features_have_the_published_width(side, width, multipliers, feat
 
 
 def test_published_sizes():
-    """52.5 million parameters at 32 x 32 and 121 million at 64 x 64, with learnt variance."""
+    """8.8 million parameters at 28 x 28, 52.5 at 32 x 32 and 121 at 64 x 64, with learnt variance; heads add none."""
     with torch.device("meta"):
+        small = [UNet((1, 28, 28), 2, width=64, blocks=3, attention=1, heads=h) for h in (0, 4)]
         middle = UNet((3, 32, 32), 6, width=128, multipliers=(1, 2, 2, 2), blocks=3, attention=8)
         large = UNet((3, 64, 64), 6, width=128, multipliers=(1, 2, 3, 4), blocks=3, attention=16)
+    for net in small:  # the published one also attends over all 28 x 28 pixels, seven times 16,832 more
+        assert sum(p.numel() for p in net.parameters()) == pytest.approx(8.8e6 - 7 * 16832, rel=0.001)
     assert sum(p.numel() for p in middle.parameters()) == pytest.approx(52.5e6, rel=0.001)
     assert sum(p.numel() for p in large.parameters()) == pytest.approx(121e6, rel=0.001)
 
@@ -88,5 +91,14 @@ def test_times_are_told_apart():
 
 
 def test_sizes_that_do_not_fit_the_levels_are_refused():
-    with pytest.raises(ValueError, match="can be halved 3 times at most"):
+    with pytest.raises(ValueError, match="can be halved 2 times at most, got depth=4; that takes at least 17 x 17"):
         UNet((1, 8, 8), 1, multipliers=(1, 1, 1, 1, 1))
+
+
+def test_heads_split_the_channels():
+    """Heads change what is mixed; a number that does not divide the channels is refused."""
+    x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
+    one, four = (randomised(UNet((1, 8, 8), 1, width=8, multipliers=(1, 2), heads=h))(x, t) for h in (1, 4))
+    assert not torch.allclose(one, four)
+    with pytest.raises(ValueError, match="heads that divide the 8 channels"):
+        UNet((1, 8, 8), 1, width=8, multipliers=(1, 1), heads=3)

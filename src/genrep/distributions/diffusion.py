@@ -14,8 +14,9 @@ from genrep.distributions.guidance import ClassifierFree
 from genrep.distributions.latent import Ancestral
 from genrep.distributions.ode import TraceName, solve_with_divergence, stages
 from genrep.distributions.processes import VariancePreserving
-from genrep.distributions.samplers import SAMPLERS, Denoised, SamplerName
-from genrep.distributions.schedules import Chain
+from genrep.distributions.samplers import SAMPLERS, Denoise, Denoised, SamplerName, invert
+from genrep.distributions.schedules import Chain, Spacing
+from genrep.naming import choose
 from genrep.nets.condition import encode_condition
 
 Prediction = Literal["epsilon", "x0", "v"]
@@ -113,31 +114,72 @@ class Diffusion(Conditional):
         sampler: SamplerName = "ancestral",
         evaluations: int = 0,
         guidance: float = 1.0,
+        eta: float = 0.0,
+        churn: float = 0.0,
+        spacing: Spacing = "time",
     ) -> Ancestral:
-        """`evaluations`: of the network per sample; 0: every step for ancestral, 50 ddim, 39 heun, 20 dpm_solver.
+        """How samples are drawn.
 
-        `guidance`: above 1, samples show their condition more plainly and vary less; each evaluation costs double.
+        Args:
+            sampler: ancestral draws every step; ddim, heun, dpm_solver, ode follow the probability-flow equation.
+            evaluations: Of the network per sample; 0: all for ancestral, 50 ddim, 39 heun, 20 dpm_solver, 41 ode.
+            guidance: Above 1, samples show their condition more plainly and vary less; each evaluation costs double.
+            eta: Noise of ddim: 0 none, 1 as much as ancestral.
+            churn: Noise of heun: how much is added over all steps, e.g. 20.
+            spacing: Where few steps lie: even in time, or in the logarithm of the signal-to-noise ratio.
         """
-        used = self.evaluations(sampler=sampler, evaluations=evaluations, guidance=guidance)
-        walk, chain = SAMPLERS[sampler].walk, self.chain.respaced(SAMPLERS[sampler].steps(used))
+        how = {"sampler": sampler, "evaluations": evaluations, "guidance": guidance, "eta": eta, "churn": churn}
+        used, found = self.evaluations(**how), SAMPLERS[sampler]  # pyright: ignore[reportArgumentType]
+        chain = self.chain.respaced(found.steps(used), "log_snr" if found.spaced else spacing)
+        option = {found.option: how[found.option]} if found.option else {}
 
         def draw(n: int) -> Tensor:
-            def denoise(x: Tensor, k: int) -> Denoised:
-                return self.denoise(x, chain.t[k].float().expand(n), y, guidance)
-
-            return walk(denoise, torch.randn(n, *self.shape, device=chain.t.device, dtype=chain.t.dtype), chain)
+            x = torch.randn(n, *self.shape, device=chain.t.device, dtype=chain.t.dtype)
+            return found.walk(self.along(chain, y, guidance), x, chain, **option)
 
         return Ancestral(draw, None if y is None else len(y))
 
-    def evaluations(self, *, sampler: SamplerName = "ancestral", evaluations: int = 0, guidance: float = 1.0) -> int:
-        if sampler not in SAMPLERS:
-            raise ValueError(f"Unknown sampler {sampler!r}. Valid: {', '.join(SAMPLERS)}.")
+    def along(self, chain: Chain, y: Tensor | None, guidance: float = 1.0) -> Denoise:
+        """The denoiser as samplers call it on `chain`, which is this model's or a respaced one."""
+
+        def denoise(x: Tensor, k: int | Tensor) -> Denoised:
+            t = chain.t[k] if isinstance(k, int) else self.chain.time_of(k)
+            return self.denoise(x, t.float().expand(len(x)), y, guidance)
+
+        return denoise
+
+    def evaluations(
+        self,
+        *,
+        sampler: SamplerName = "ancestral",
+        evaluations: int = 0,
+        guidance: float = 1.0,
+        eta: float = 0.0,
+        churn: float = 0.0,
+        spacing: Spacing = "time",
+    ) -> int:
+        choose(sampler, SAMPLERS, "sampler")
         if guidance != 1 and not self.guidable:
             raise ValueError("Guidance needs a model trained with conditional=True and unconditional > 0, e.g. 0.1.")
         how, most = SAMPLERS[sampler], SAMPLERS[sampler].evaluations(self.chain.steps)
+        for name, value in (("eta", eta), ("churn", churn)):
+            if not value >= 0 or (value and how.option != name):
+                owner = next(s for s in SAMPLERS if SAMPLERS[s].option == name)
+                raise ValueError(
+                    f"Expected {name} >= 0, and sampler={owner} if it is not 0, got {value} and {sampler}."
+                )
         if not 0 <= evaluations <= most:
-            raise ValueError(f"Expected 1 to {most} evaluations (0: the usual), got {evaluations}.")
+            raise ValueError(
+                f"Expected 1 to {most} evaluations (0: the usual), got {evaluations}: the chain has {self.chain.steps} "
+                f"steps, and {sampler} takes no more than that."
+            )
         return how.evaluations(how.steps(evaluations or min(how.usual or most, most)))
+
+    @torch.no_grad()
+    def invert(self, x: Tensor, y: Tensor | None = None, *, steps: int = 50, corrections: int = 0) -> Tensor:
+        """The x_T from which ddim in as many steps comes back to x, both inside the domain (see `samplers.invert`)."""
+        chain = self.chain.respaced(min(steps, self.chain.steps))
+        return invert(self.along(chain, y), x, chain, corrections)
 
     # ---- the variational bound ---------------------------------------------------------------------------------------
 
@@ -206,14 +248,12 @@ class Diffusion(Conditional):
         """
         if evaluations < stages("rk4"):
             raise ValueError(f"Expected at least {stages('rk4')} evaluations, got {evaluations}.")
-        table = self.chain.log_alpha_bar
         ratio = self.chain.sigma[1:].log() - self.chain.alpha[1:].log()
         grid = torch.linspace(float(ratio[0]), float(ratio[-1]), evaluations // stages("rk4") + 1).to(x)
 
         def field(x: Tensor, ratio: Tensor) -> Tensor:
             log = -nn.functional.softplus(2 * ratio)  # log a^2
-            k = torch.searchsorted(-table, -log).clamp(1, self.chain.steps)
-            t = (k - (log - table[k]) / (table[k - 1] - table[k])) / self.chain.steps
+            t = self.chain.time_of(log)
             found, alpha = self.denoiser(x, t.float().expand(len(x)), y=y), (log / 2).exp()
             return alpha * (alpha * x - found.mean)
 

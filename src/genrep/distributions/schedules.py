@@ -7,7 +7,7 @@ only number from which neither end of the chain loses digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genrep.distributions.basic import Gaussian
 
 ScheduleName = Literal["auto", "linear", "cosine"]
+Spacing = Literal["time", "log_snr"]
 
 
 def linear(steps: int, first: float = 0.001, last: float = 0.02) -> Tensor:
@@ -55,6 +56,18 @@ def from_function(alpha_bar: Callable[[Tensor], Tensor], steps: int) -> Tensor:
     if not (values[0] > 0 and bool((ratios[:-1] > 0).all()) and bool((ratios < 1).all())):
         raise ValueError("Expected alpha_bar to fall from t = 0 to t = 1 and to stay positive before the end.")
     return _from_betas(1 - ratios)
+
+
+def from_betas(betas: Sequence[float] | Tensor) -> Tensor:
+    """Any schedule: beta_1, ..., beta_T, each in (0, 1); abar_k is the product of 1 - beta up to k.
+
+    >>> from_betas([0.1, 0.5]).exp().tolist()
+    [1.0, 0.9, 0.45]
+    """
+    found = torch.as_tensor(betas, dtype=torch.float64)
+    if found.ndim != 1 or not len(found) or not bool(((found > 0) & (found < 1)).all()):
+        raise ValueError(f"Expected noise_betas as numbers between 0 and 1, one for each step, got {betas!r:.60}.")
+    return torch.cat([found.new_zeros(1), torch.log1p(-found).cumsum(0)])
 
 
 def named(name: ScheduleName, steps: int, levels: int | None = None) -> Tensor:
@@ -121,14 +134,31 @@ class Chain(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table.to(torch.get_default_dtype()), persistent=False)
 
-    def respaced(self, steps: int) -> Chain:
-        """The chain through `steps` of the same points, evenly taken; their abar are those of this chain."""
+    def respaced(self, steps: int, spacing: Spacing = "time") -> Chain:
+        """A chain of `steps` between the ends of this one, of the same process.
+
+        time: through points of this one, evenly taken. log_snr: at equal distances in log(a / s).
+        """
+        if spacing not in get_args(Spacing):
+            raise ValueError(f"Expected a spacing of {list(get_args(Spacing))}, got {spacing!r}.")
         if not 1 <= steps <= self.steps:
             raise ValueError(f"Expected 1 to {self.steps} steps of a chain of {self.steps}, got {steps}.")
+        if spacing == "log_snr":
+            ratio = (torch.log(-torch.expm1(self.schedule[1:])) - self.schedule[1:]) / 2  # log(s / a)
+            grid = torch.linspace(float(ratio[-1]), float(ratio[0]), steps, dtype=torch.float64).flip(0)
+            schedule = torch.cat([self.schedule[:1], -nn.functional.softplus(2 * grid)])
+            return Chain(schedule, self.time_of(schedule)).to(self.t)
         if steps == self.steps:
             return self
         index = torch.linspace(0, self.steps, steps + 1, dtype=torch.float64).round().long()
         return Chain(self.schedule[index], self.times[index]).to(self.t)
+
+    def time_of(self, log_alpha_bar: Tensor) -> Tensor:
+        """The times of these values, float64: the inverse of the process, whose log abar is linear between points."""
+        table, times = self.schedule.to(log_alpha_bar.device), self.times.to(log_alpha_bar.device)
+        log = log_alpha_bar.double().clamp(table[-1], table[0])
+        k = torch.searchsorted(-table, -log).clamp(1, self.steps)
+        return torch.lerp(times[k], times[k - 1], (log - table[k]) / (table[k - 1] - table[k]))
 
     def at(self, name: str, k: Tensor | int, like: Tensor) -> Tensor:
         """Entry k of a table, shaped to multiply `like`."""

@@ -119,6 +119,14 @@ def value_of(name: str, arguments: list[str]) -> str | None:
     return None
 
 
+def number(name: str, text: str) -> float:
+    """The value of a numeric option that is needed before there is a parser."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"Expected --{name} to be a number, got {text}.") from error
+
+
 def _as_arguments(config: Mapping[str, Any]) -> Iterable[str]:
     for key, value in config.items():
         if value is not None:
@@ -210,6 +218,6 @@ def summary(documented: Any) -> str:
 
 
 __all__ = [
-    "DATA", "DEVICE", "SEED", "Namespace", "Parser", "chosen", "given", "helps", "keyword_options", "readable",
-    "run_of", "summary", "value_of",
+    "DATA", "DEVICE", "SEED", "Namespace", "Parser", "chosen", "given", "helps", "keyword_options", "number",
+    "readable", "run_of", "summary", "value_of",
 ]  # fmt: skip

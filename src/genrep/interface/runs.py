@@ -191,19 +191,25 @@ def go_on(
     return _stages(model, splits, settings, mode, folder, samples=samples, progress=progress, done=stage)
 
 
-def load(path: str | os.PathLike[str]) -> Model:
-    """The model of a run folder, with its averaged weights, or of a file that `Model.save` wrote; in eval mode."""
-    return load_with(path)[0]
+def load(path: str | os.PathLike[str], *, average: float | None = None) -> Model:
+    """The model of a run folder, with its averaged weights, or of a file that `Model.save` wrote; in eval mode.
+
+    `average`: for a run trained with snapshot_every, the length of the average instead, relative to training: 0.1
+    weighs roughly its last tenth.
+    """
+    return load_with(path, average=average)[0]
 
 
-def load_with(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
+def load_with(path: str | os.PathLike[str], *, average: float | None = None) -> tuple[Model, dict[str, Any]]:
     """As `load`, and what its data said of themselves: names of classes and columns, where there are such."""
     path = Path(path)
     if path.is_dir():
         stage, about = folders.position(path)
         _rebuilt(about, path)  # for its message
-        model, about = loop.restored(folders.stage_folder(path, stage, about["stages"]), _build)
+        model, about = loop.restored(folders.stage_folder(path, stage, about["stages"]), _build, average)
         return model, about["set"]
+    if average is not None:
+        raise ValueError(f"average= needs the folder of a run, and {path} is a file, which holds one set of weights.")
     tensors, about = storage.load(path)
     if "version" not in about:
         raise ValueError(f"{path} is not a saved model: give the folder of a run, or a file that model.save wrote.")

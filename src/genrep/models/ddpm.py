@@ -8,7 +8,7 @@ from genrep.contracts import DataSpec, Inference, Model
 from genrep.distributions.diffusion import Denoiser, Diffusion, NetworkFeatures, Prediction
 from genrep.distributions.domains import domain_for
 from genrep.distributions.processes import VariancePreserving
-from genrep.distributions.schedules import Chain, ScheduleName, named
+from genrep.distributions.schedules import Chain, ScheduleName, from_betas, named
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
 from genrep.nets.denoiser import denoising_network
@@ -25,6 +25,7 @@ def ddpm(
     *,
     timesteps: int = 250,
     noise_schedule: ScheduleName = "auto",
+    noise_betas: tuple[float, ...] = (),
     loss: LossName = "hybrid",
     prediction: Prediction = "v",
     weighting: Literal["auto", "epsilon", "x0", "v", "min_snr"] = "auto",
@@ -34,6 +35,7 @@ def ddpm(
     multipliers: tuple[int, ...] = (),
     blocks: int = 0,
     attention: int = 8,
+    heads: int = 0,
     dropout: float = 0.0,
     conditional: bool = False,
     unconditional: float = 0.0,
@@ -47,6 +49,7 @@ def ddpm(
         timesteps: T; training costs the same for any.
         noise_schedule: How fast the signal falls: linear in beta, or cosine; auto: a cosine that starts at a quarter of
             the distance between two levels of the data.
+        noise_betas: A schedule of your own, beta_1, ..., beta_T, instead of timesteps and noise_schedule.
         loss: simple: squared error; vlb: the bound; hybrid: squared error, and the bound for the variance.
         prediction: What the network predicts: epsilon, x0 or v = a eps - s x0, which is safe at both ends of the chain.
         weighting: Whose squared error the simple loss is; min_snr: of x0, times min(a^2 / s^2, 5); auto: of what is
@@ -58,6 +61,7 @@ def ddpm(
         multipliers: Channels of each level in units of width; empty: 1, 2, 2, ... down to a side of 4 to 7.
         blocks: Residual blocks per level, or in all for vectors; 0: 1 or 4.
         attention: Levels whose shorter side is at most this attend over their pixels; 0: none.
+        heads: Of the attention; 0: one for every 32 channels.
         dropout: Probability, in the residual blocks.
         conditional: The network reads the label or condition.
         unconditional: Share of the examples whose condition training hides, so that sampling can be guided; e.g. 0.1.
@@ -78,10 +82,11 @@ def ddpm(
         multipliers=multipliers,
         blocks=blocks,
         attention=attention,
+        heads=heads,
         dropout=dropout,
         condition=condition,
     )
-    chain = Chain(named(noise_schedule, timesteps, data.levels))
+    chain = Chain(from_betas(noise_betas) if noise_betas else named(noise_schedule, timesteps, data.levels))
     process = VariancePreserving(chain)
     denoiser = Denoiser(net, process, prediction, variance, condition, unconditional)
     return Model(

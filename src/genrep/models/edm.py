@@ -24,6 +24,7 @@ def edm(
     multipliers: tuple[int, ...] = (),
     blocks: int = 0,
     attention: int = 8,
+    heads: int = 0,
     dropout: float = 0.0,
     conditional: bool = False,
 ) -> Model:
@@ -38,6 +39,7 @@ def edm(
         multipliers: Channels of each level in units of width; empty: 1, 2, 2, ... down to a side of 4 to 7.
         blocks: Residual blocks per level, or in all for vectors; 0: 1 or 4.
         attention: Levels whose shorter side is at most this attend over their pixels; 0: none.
+        heads: Of the attention; 0: one for every 32 channels.
         dropout: Probability, in the residual blocks.
         conditional: The network reads the label or condition.
     """
@@ -50,6 +52,7 @@ def edm(
         multipliers=multipliers,
         blocks=blocks,
         attention=attention,
+        heads=heads,
         dropout=dropout,
         condition=condition,
     )

@@ -24,6 +24,7 @@ def flow_matching(
     multipliers: tuple[int, ...] = (),
     blocks: int = 0,
     attention: int = 8,
+    heads: int = 0,
     dropout: float = 0.0,
     conditional: bool = False,
 ) -> Model:
@@ -39,6 +40,7 @@ def flow_matching(
         multipliers: Channels of each level in units of width; empty: 1, 2, 2, ... down to a side of 4 to 7.
         blocks: Residual blocks per level, or in all for vectors; 0: 1 or 4.
         attention: Levels whose shorter side is at most this attend over their pixels; 0: none.
+        heads: Of the attention; 0: one for every 32 channels.
         dropout: Probability, in the residual blocks.
         conditional: The network reads the label or condition.
     """
@@ -52,6 +54,7 @@ def flow_matching(
         multipliers=multipliers,
         blocks=blocks,
         attention=attention,
+        heads=heads,
         dropout=dropout,
         condition=condition,
     )

@@ -18,8 +18,11 @@ def sizes(height: int, width: int, depth: int) -> list[tuple[int, int]]:
     """
     found = [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in range(depth + 1)]
     if min(found[-1]) < 2:
-        most = int(math.log2(min(height, width)))
-        raise ValueError(f"A {height} x {width} image can be halved {most} times at most, got depth={depth}.")
+        most = max(0, (min(height, width) - 1).bit_length() - 1)
+        raise ValueError(
+            f"A {height} x {width} image can be halved {most} times at most, got depth={depth}; that takes at least "
+            f"{2**depth + 1} x {2**depth + 1}."
+        )
     return found
 
 

@@ -16,6 +16,7 @@ def denoising_network(
     multipliers: tuple[int, ...] = (),
     blocks: int = 0,
     attention: int = 8,
+    heads: int = 0,
     dropout: float = 0.0,
     condition: int = 0,
 ) -> UNet | ResidualMLP:
@@ -24,8 +25,10 @@ def denoising_network(
     `width`: channels of the first level or units, 0: 32 or 256. `multipliers`: channels of the levels in units of
     width, empty: 1, 2, 2, ... down to a side of 4 to 7. `blocks`: per level, or in all for vectors, 0: 1 or 4.
     """
-    if min(width, blocks, attention, *multipliers, 0) < 0 or 0 in multipliers:
-        raise ValueError("Expected width, blocks and attention >= 0 (0: chosen by the data), and multipliers >= 1.")
+    if min(width, blocks, attention, heads, *multipliers, 0) < 0 or 0 in multipliers:
+        raise ValueError(
+            "Expected width, blocks, attention and heads >= 0 (0: chosen by the data), and multipliers >= 1."
+        )
     if not 0 <= dropout < 1:
         raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
     channels = outputs * data.shape[0]
@@ -38,6 +41,7 @@ def denoising_network(
             multipliers=levels,
             blocks=blocks or 1,
             attention=attention,
+            heads=heads,
             dropout=dropout,
             condition=condition,
         )

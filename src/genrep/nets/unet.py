@@ -36,11 +36,13 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """h + self-attention over the pixels, with heads of `per_head` channels."""
+    """h + self-attention over the pixels; heads 0: one for every 32 channels."""
 
-    def __init__(self, channels: int, per_head: int = 32) -> None:
+    def __init__(self, channels: int, heads: int = 0) -> None:
         super().__init__()
-        self.heads = max(1, channels // per_head)
+        self.heads = heads or max(1, channels // 32)
+        if channels % self.heads:
+            raise ValueError(f"Expected heads that divide the {channels} channels of a level, got {self.heads}.")
         self.norm, self.qkv = norm(channels), nn.Conv2d(channels, 3 * channels, 1)
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
@@ -60,12 +62,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Stage(nn.Module):
-    """A block, and attention where the level has it."""
+    """A block, and attention where the level has it: `heads` is not None."""
 
-    def __init__(self, channels_in: int, channels: int, embedding: int, dropout: float, attends: bool) -> None:
+    def __init__(self, channels_in: int, channels: int, embedding: int, dropout: float, heads: int | None) -> None:
         super().__init__()
         self.block = Block(channels_in, channels, embedding, dropout)
-        self.attention = Attention(channels) if attends else nn.Identity()
+        self.attention = nn.Identity() if heads is None else Attention(channels, heads)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         return self.attention(self.block(h, embedding))
@@ -81,7 +83,8 @@ class UNet(nn.Module):
         shape: (C, H, W) of x_t.
         channels_out: Channels of the output.
         blocks: Residual blocks of a level of the encoder; the decoder has one more.
-        attention: Levels whose shorter side is at most this attend; 0: none but none in the middle either.
+        attention: Levels whose shorter side is at most this attend, and the middle; 0: nothing attends.
+        heads: Of every attention; 0: one for every 32 channels.
         dropout: Probability, inside the residual blocks.
         condition: Width of the condition c, 0: none.
     """
@@ -95,11 +98,13 @@ class UNet(nn.Module):
         multipliers: Sequence[int] = (1, 2, 2),
         blocks: int = 1,
         attention: int = 8,
+        heads: int = 0,
         dropout: float = 0.0,
         condition: int = 0,
     ) -> None:
         super().__init__()
         side = [min(size) for size in sizes(shape[1], shape[2], len(multipliers) - 1)]
+        attends = [heads if s <= attention else None for s in side]
         e, channels = 4 * width, [width * m for m in multipliers]
         self.embed = TimeEmbedding(width, e, condition)
         self.activate = nn.SiLU()
@@ -111,14 +116,15 @@ class UNet(nn.Module):
                 self.down.append(nn.Conv2d(c, c, 3, stride=2, padding=1))
                 skips.append([c])
             entering = [c, *[wide] * (blocks - 1)]
-            self.encoder.append(nn.ModuleList(Stage(i, wide, e, dropout, side[level] <= attention) for i in entering))
+            self.encoder.append(nn.ModuleList(Stage(i, wide, e, dropout, attends[level]) for i in entering))
             skips[-1] += [wide] * blocks
             c = wide
-        self.middle = nn.ModuleList([Stage(c, c, e, dropout, bool(attention)), Stage(c, c, e, dropout, attends=False)])
+        central = heads if attention else None
+        self.middle = nn.ModuleList([Stage(c, c, e, dropout, central), Stage(c, c, e, dropout, None)])
         for level in reversed(range(len(channels))):
-            wide, attends = channels[level], side[level] <= attention
+            wide = channels[level]
             entering = [c + skips[level][-1], *[wide + s for s in reversed(skips[level][:-1])]]
-            self.decoder.append(nn.ModuleList(Stage(i, wide, e, dropout, attends) for i in entering))
+            self.decoder.append(nn.ModuleList(Stage(i, wide, e, dropout, attends[level]) for i in entering))
             c = wide
             if level:
                 self.up.append(nn.Conv2d(c, c, 3, padding=1))

@@ -19,7 +19,7 @@ from genrep.training import ranks
 
 KEPT = 2
 _LARGEST = 2**24  # values in one example: a header can claim any shape, and a model is built for it
-_PARTS = ("model", "ema", "optimiser", "window", "best")
+_PARTS = ("model", "ema", "power", "optimiser", "window", "best")
 _KINDS: dict[str, tuple[type, ...]] = {
     "step": (int,), "stage": (int,), "settings": (dict,), "mode": (dict,), "window": (dict,), "misses": (int,),
     "best": (int, float, type(None)), "recipe": (dict, type(None)), "data": (dict,), "ranks": (int,),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genrep import storage
 from genrep.contracts import Data, Model, Recipe, evaluating
 from genrep.data.batches import InMemory
-from genrep.training import checkpoint, ranks
+from genrep.training import checkpoint, posthoc, ranks
 from genrep.training.log import Bar, Log, Record, Window
 from genrep.training.measure import fastest
 from genrep.training.noise import reseed
@@ -156,6 +156,8 @@ class _Run:
                     record = self._line()
                 if s.validate_every and validation is not None and t.step % s.validate_every == 0:
                     self._validate(validation)
+                if t.powers is not None and t.step % s.snapshot_every == 0:
+                    self._snapshot(t.powers)
                 bar.advance(t.step, record)
                 stop, due = ranks.any_of(interrupted(), time.perf_counter() - saved > s.checkpoint_seconds)
                 if stop or due:
@@ -164,6 +166,10 @@ class _Run:
                 if stop:
                     raise KeyboardInterrupt
         return t.step < s.steps
+
+    def _snapshot(self, powers: posthoc.PowerAverages) -> None:
+        if self.folder is not None and ranks.first():
+            posthoc.write(self.folder.parent / "averages", powers)
 
     def _out_of_patience(self) -> bool:
         return bool(self.settings.patience) and self.state.misses >= self.settings.patience
@@ -304,8 +310,13 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def restored(folder: Path, build: Callable[[Recipe, Any], Model]) -> tuple[Model, dict[str, Any]]:
-    """The model of a run folder with its averaged (or best) weights, made by `build(recipe, data)`."""
+def restored(
+    folder: Path, build: Callable[[Recipe, Any], Model], average: float | None = None
+) -> tuple[Model, dict[str, Any]]:
+    """The model of a run folder with its averaged (or best) weights, made by `build(recipe, data)`.
+
+    `average`: the relative length of a power-function average to take instead (see `posthoc`).
+    """
     path, (tensors, about) = checkpoint.newest(folder / "checkpoints")
     recipe, _ = checkpoint.described(about, str(path))
     model = build(recipe, about["data"])
@@ -315,5 +326,7 @@ def restored(folder: Path, build: Callable[[Recipe, Any], Model]) -> tuple[Model
     storage.check(live := part(tensors, "model/"), storage.state(model), path.name)
     last = live | averaged
     chosen = last if about.get("last_is_best") is True else part(tensors, "best/") or last
+    if average is not None:
+        chosen = chosen | posthoc.recombined(folder / "averages", average)
     storage.restore(model, chosen, path.name)
     return model.eval(), about

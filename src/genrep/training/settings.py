@@ -42,6 +42,8 @@ class Settings:
         clip: Largest norm of the gradient (1); 0: unclipped.
         accumulate: Batches whose gradients are averaged in one update.
         ema: Decay of the exponential moving average of the weights, which sampling uses (0.999); 0: none.
+        snapshot_every: Updates between two files of power-function averages, from which an average of any length can be
+            made after training (`genrep.load(run, average=0.1)`); 0: none.
         seed: Of weights, batches and noise.
         device: auto takes an accelerator when there is one.
         precision: float32, or bfloat16 autocast; auto measures a few updates and takes the faster.
@@ -65,6 +67,7 @@ class Settings:
     clip: float | None = None
     accumulate: int = 1
     ema: float | None = None
+    snapshot_every: int = 0
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -137,6 +140,7 @@ _LOWEST = {
     "clip": 0,
     "accumulate": 1,
     "ema": 0,
+    "snapshot_every": 0,
     "seed": 0,
     "log_every": 1,
     "validate_every": 0,

@@ -21,6 +21,7 @@ from genrep.data.batches import Order
 from genrep.training import ranks
 from genrep.training.average import Average
 from genrep.training.noise import reseed
+from genrep.training.posthoc import PowerAverages
 from genrep.training.settings import Settings
 
 
@@ -61,6 +62,7 @@ class Trainer:
         self.player = ""
         self.use(mode)
         self.average = Average(model, settings.ema) if settings.ema else None
+        self.powers = PowerAverages(model) if settings.snapshot_every else None
         self._train_mode()
 
     def use(self, mode: Mode) -> None:
@@ -119,8 +121,9 @@ class Trainer:
         for group in optimiser.param_groups:
             group["lr"] = self.bases[player] * self.settings.rate(self.step)
         optimiser.step()
-        if self.average is not None and player == "model":
-            self.average.update()
+        for average in (self.average, self.powers):
+            if average is not None and player == "model":
+                average.update()
         self.step += 1
         means = ranks.mean_terms(found, list(self.objective.weights))
         return means | {"gradient_norm" if player == "model" else f"gradient_norm/{player}": norm.detach()}
@@ -142,6 +145,8 @@ class Trainer:
         state = {f"model/{name}": t for name, t in storage.state(self.model).items()}
         if self.average is not None:
             state |= {f"ema/{name}": w for name, w in self.average.tensors().items()}
+        if self.powers is not None:
+            state |= {f"power/{name}": w for name, w in self.powers.tensors().items()}
         for player, parameters in self.learnable.items():
             for name, p in parameters.items():
                 slots = self.optimisers[player].state.get(p, {})
@@ -157,13 +162,16 @@ class Trainer:
         storage.check(part(tensors, "model/"), storage.state(self.model), source)
         averages = {} if self.average is None else self.average.tensors()
         storage.check(part(tensors, "ema/"), averages, f"{source} (ema)")
+        powers = {} if self.powers is None else self.powers.tensors()
+        storage.check(part(tensors, "power/"), powers, f"{source} (power-function averages)")
         slots = {player: self._slots(tensors, player, source) for player in self.learnable}
         storage.restore(self.model, part(tensors, "model/"), source)
+        rounds, rest = divmod(step, len(self.turns))
+        done = rounds * self.turns.count("model") + self.turns[:rest].count("model")
         if self.average is not None:
-            turns = [self.turns[k % len(self.turns)] for k in range(len(self.turns))]
-            rounds, rest = divmod(step, len(turns))
-            done = rounds * turns.count("model") + turns[:rest].count("model")
             self.average.load(part(tensors, "ema/"), done)
+        if self.powers is not None:
+            self.powers.load(part(tensors, "power/"), done)
         for player, parameters in self.learnable.items():
             state: Any = self.optimisers[player].state
             state.clear()

@@ -19,7 +19,9 @@ from genrep.training.settings import pick_device
 def sample(argv: list[str]) -> None:
     """Draw samples from the model of a run; `genrep sample RUN --help` shows the sampling options of its model."""
     run = None if not argv or argv[0].startswith("-") else argv[0]
-    model, about = (None, {}) if run is None else runs.load_with(run)
+    length = arguments.value_of("average", argv)
+    average = None if length is None else arguments.number("average", length)
+    model, about = (None, {}) if run is None else runs.load_with(run, average=average)
     own = {} if model is None else arguments.keyword_options(type(model.generative).forward)
     parser = Parser("sample RUN", inspect.getdoc(sample) or "")
     group = parser.add_argument_group("samples")
@@ -31,8 +33,11 @@ def sample(argv: list[str]) -> None:
     parser.option(group, "seed", int, 0, help=arguments.SEED)
     parser.option(group, "device", str, "auto", help=arguments.DEVICE)
     parser.option(group, "batch", int, 256, help="How many are drawn at a time.")
+    parser.option(group, "average", float | None, help="Of a run with snapshot_every: the length of the average of "
+                  "its weights, relative to training, e.g. 0.1.")  # fmt: skip
     if model is not None:
-        parser.options("options of its model", own, {}, _plain(type(model.generative).forward))
+        forward = type(model.generative).forward
+        parser.options("options of its model", own, arguments.helps(forward), _plain(forward))
     run, rest = arguments.run_of(argv, "sample", parser)
     assert model is not None
     found = parser.read(rest)
