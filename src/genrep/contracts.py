@@ -98,6 +98,7 @@ class Conditional(nn.Module, ABC):
     """
 
     reads_y: bool = False
+    accepts_y: bool = False  # a generative part that draws without y, and can be steered towards one
     measure: Measure = "density"  # what log_prob of its distribution is
     can_sample: bool = True  # whether forward() works without inputs; matters for a generative part
 
@@ -140,6 +141,7 @@ class Objective(nn.Module, ABC):
 
     terms: Mapping[str, float] = {}  # every term and its default weight; 0: logged, not minimised
     turns: ClassVar[tuple[str, ...]] = ("model",)  # update k belongs to player turns[k % len(turns)]
+    probation: ClassVar[int] = 100  # updates after which all it claims to learn must have got a gradient
 
     def __init__(
         self, weights: Mapping[str, float] | None = None, learns: Sequence[str] = ("generative", "inference")
@@ -212,15 +214,16 @@ class Model(nn.Module):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What this model can do: sample, condition, encode, decode, reconstruct, features, log_likelihood:<method>."""
+        """sample, condition, encode, decode, reconstruct, features, classify, log_likelihood:<method>: what it can."""
         latent, likelihood = "latent" in self.inference, hasattr(self.generative, "likelihood")
         parts = {
             "sample": self.generative.can_sample,
-            "condition": self.generative.reads_y,
+            "condition": self.generative.reads_y or self.generative.accepts_y,
             "encode": latent,
             "decode": likelihood,
             "reconstruct": latent and likelihood,
             "features": latent or "features" in self.inference,
+            "classify": "label" in self.inference,
         }
         methods = self.generative.likelihoods(self.inference)
         return frozenset([what for what, can in parts.items() if can] + [f"log_likelihood:{m}" for m in methods])
@@ -244,7 +247,7 @@ class Model(nn.Module):
         self.require("sample")
         if n < 1:
             raise ValueError(f"Expected n >= 1 samples, got {n}.")
-        y = self.condition(condition, n)
+        y = self.condition(condition, n, self.generative)
         with torch.no_grad(), seeded(seed), evaluating(self):
             return torch.cat([self._draw(slice(i, min(i + batch, n)), y, how) for i in range(0, n, batch)])
 
@@ -337,14 +340,12 @@ class Model(nn.Module):
     def condition(self, condition: Any, n: int, part: Conditional | None = None) -> Tensor | None:
         """The condition of n examples as `part` (the generative one by default) reads it, checked.
 
-        Labels are (n,) int64, -1 for unknown; vectors and soft labels (n, C) float32; None where none is read. One
-        label or vector stands for all n. A ValueError where it is missing, misfit or read by no part of the model.
+        Labels are (n,) int64, -1 for unknown; vectors and soft labels (n, C) float32; None where none is read. One may
+        stand for all n. A ValueError where it is missing, misfit or read by no part of the model.
         """
-        if not (self.generative.reads_y or (part is not None and part.reads_y)):
+        if not (self.generative.reads_y or (part is not None and (part.reads_y or part.accepts_y))):
             if condition is not None:
-                raise ValueError(
-                    "This model was made without a condition. Make one with conditional=True, or pass none."
-                )
+                raise ValueError("This model was made without a condition: pass none, or set conditional=True.")
             return None
         classes, width = self.data.classes, self.data.condition or self.data.classes
         if condition is None and (part or self.generative).reads_y:
@@ -370,6 +371,7 @@ _PART = {
     "decode": "generative.likelihood",
     "reconstruct": "pair of inference.latent and generative.likelihood",
     "features": "inference.latent or inference.features",
+    "classify": "inference.label",
     "log_likelihood": "tractable likelihood or bound",
 }
 

@@ -14,6 +14,8 @@ from genrep.data.files import read_numpy
 from genrep.data.folders import Folder, read_folder
 from genrep.data.named import SOURCES, names, read_named
 from genrep.data.pictures import grid, picture
+from genrep.data.prepared import labelled as with_labels
+from genrep.data.prepared import reshaped, unlabelled
 from genrep.data.splits import Splits
 from genrep.data.tables import read_table
 from genrep.naming import choose
@@ -32,6 +34,9 @@ __all__ = [
     "load",
     "names",
     "picture",
+    "reshaped",
+    "unlabelled",
+    "with_labels",
 ]
 
 
@@ -42,6 +47,8 @@ def load(
     condition: Sequence[str] = (),
     levels: int | None = None,
     layout: Layout | None = None,
+    shape: Sequence[int] = (),
+    labelled: float = 1.0,
     seed: int = 0,
     memory_limit: int = 8 * 2**30,
 ) -> Splits:
@@ -51,6 +58,8 @@ def load(
 
     label, condition: columns of a table, arrays of an `.npz` or attributes of a named set that become y; not both.
     levels: integers are in [0, levels) else inferred. layout: NCHW or NHWC, else inferred. seed: of what is held out.
+    shape: bring images to (C, H, W), see `reshaped`. labelled: share of the training examples that keep their labels,
+    equally many of each class, see `with_labels`.
     memory_limit: bytes; larger image folders are read on access, larger files are refused.
 
     `about["origin"]` holds these arguments, so that a run knows its data.
@@ -62,6 +71,7 @@ def load(
     """
     condition = _checked_names(label, condition)
     splits = _read(name_or_path, label, condition, levels, layout, seed, memory_limit)
+    splits = with_labels(reshaped(splits, shape) if shape else splits, labelled, seed)
     named = isinstance(name_or_path, str) and name_or_path in SOURCES
     splits.about["origin"] = {
         "data": str(name_or_path if named else Path(name_or_path).absolute()),
@@ -69,6 +79,8 @@ def load(
         "condition": condition,
         "levels": levels,
         "layout": layout,
+        "shape": list(shape) or None,
+        "labelled": labelled,
         "seed": seed,
     }
     return splits

@@ -51,7 +51,11 @@ class Denoiser(Conditional):
         c = encode_condition(y, self.condition_width, x) if self.reads_y else None
         if c is not None and self.training and self.unconditional:
             c = c * (torch.rand(len(c), 1, device=c.device) >= self.unconditional)
-        out = self.net(x, t, c).to(x.dtype)
+        return self.read(x, self.net(x, t, c), t)
+
+    def read(self, x: Tensor, out: Tensor, t: Tensor) -> Denoised:
+        """What the network's output at x_t = x means."""
+        out = out.to(x.dtype)
         interpolation: Tensor | float = 1.0 if self.variance == "beta" else 0.0
         if self.variance == "learnt":
             out, fraction = out.chunk(2, 1)

@@ -15,7 +15,7 @@ from genrep.contracts import Recipe
 from genrep.training.settings import Settings
 from genrep.version import __version__
 
-ORIGIN = ("data", "label", "condition", "layout")  # what says which data
+ORIGIN = ("data", "label", "condition", "layout", "shape", "labelled")  # what says which data
 NOT_OPTIONS = ("model", "made_with")  # keys of a config that are no options
 
 

@@ -241,7 +241,14 @@ def data_of(run: Path, data: DataLike | None = None) -> Splits:
         raise ValueError(f"{run} was trained on data given in Python: give them again (--data, or data=).")
     if not isinstance(source, (str, os.PathLike)):
         return read(source)
-    return read(source, label=said.get("label"), condition=said.get("condition") or (), layout=said.get("layout"))
+    return data_sets.load(
+        source,
+        label=said.get("label"),
+        condition=said.get("condition") or (),
+        layout=said.get("layout"),
+        shape=said.get("shape") or (),
+        labelled=said.get("labelled") or 1.0,
+    )
 
 
 def _settings(model: str | Model, steps: int | None, given: Mapping[str, Any]) -> Settings:

@@ -75,9 +75,10 @@ def parse_condition(text: str | None, n: int, model: Model, about: Mapping[str, 
     """
     spec = model.data
     if not model.generative.reads_y:
-        if text is not None:
+        if text is not None and not model.generative.accepts_y:
             model.condition(text, n)  # raises: it reads none
-        return None
+        if text is None:
+            return None
     if spec.classes:
         names = about.get("class_names", ())
         labels = range(spec.classes) if text is None else [_label(part, spec, names) for part in text.split(",")]

@@ -163,7 +163,11 @@ class UNet(nn.Module):
 
     def features(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> dict[str, Tensor]:
         """Average-pooled skips of every level, joined, and the pooled middle: {level0: (B, d), ..., middle: (B, d)}."""
-        encoded = self.encode(x, t, c)
-        pooled = lambda maps: torch.cat([h.mean((2, 3)) for h in maps], 1)  # noqa: E731
-        levels = {f"level{i}": pooled(skips) for i, skips in enumerate(encoded.skips)}
-        return levels | {"middle": pooled([encoded.middle])}
+        return pooled(self.encode(x, t, c))
+
+
+def pooled(encoded: Encoded) -> dict[str, Tensor]:
+    """The mean over the pixels of every skip, joined level by level, and of the middle."""
+    mean = lambda maps: torch.cat([h.mean((2, 3)) for h in maps], 1)  # noqa: E731
+    levels = {f"level{i}": mean(skips) for i, skips in enumerate(encoded.skips)}
+    return levels | {"middle": mean([encoded.middle])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +14,15 @@ from genrep.objectives.timesteps import Uniform
 
 LossName = Literal["simple", "vlb", "hybrid"]
 ErrorName = Literal["epsilon", "x0", "v", "min_snr"]
+
+
+class Drawn(NamedTuple):
+    """Steps k (B,), the weights (B,) that correct for how they were chosen, x_k and its times (B,)."""
+
+    k: Tensor
+    weight: Tensor
+    x: Tensor
+    t: Tensor
 
 
 class Denoising(Objective):
@@ -32,22 +41,29 @@ class Denoising(Objective):
 
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
         diffusion, x = cast(Diffusion, model.generative), model.domain.inward(batch.x)
+        drawn = self.draw(diffusion, x)
+        return self.losses(diffusion, x, drawn, diffusion.denoiser(drawn.x, drawn.t, y=batch.y))
+
+    def draw(self, diffusion: Diffusion, x: Tensor) -> Drawn:
+        """A random step for each example, and the example there."""
         chain = diffusion.chain
         k, weight = self.steps(len(x), x.device)
-        alpha, sigma = chain.at("alpha", k, x), chain.at("sigma", k, x)
-        noisy = alpha * x + sigma * torch.randn_like(x)
-        found = diffusion.denoiser(noisy, chain.t[k].float(), y=batch.y)
-        terms: Terms = {}
+        noisy = chain.at("alpha", k, x) * x + chain.at("sigma", k, x) * torch.randn_like(x)
+        return Drawn(k, weight, noisy, chain.t[k].float())
+
+    def losses(self, diffusion: Diffusion, x: Tensor, drawn: Drawn, found: Denoised) -> Terms:
+        """The terms of each example, (B,), from the estimates of x at what was drawn."""
+        chain, k, terms = diffusion.chain, drawn.k, Terms()
         if "simple" in self.terms:
-            error = (scale_of(self.error, alpha, sigma) * (found.mean - x)).square()
-            terms["simple"] = error.flatten(1).mean(1)
+            scale = scale_of(self.error, chain.at("alpha", k, x), chain.at("sigma", k, x))
+            terms["simple"] = (scale * (found.mean - x)).square().flatten(1).mean(1)
         if "vlb" in self.terms:
             estimate = found.mean.detach() if self.loss == "hybrid" else found.mean
-            term = diffusion.term(x, noisy, k, Denoised(estimate, found.interpolation))
+            term = diffusion.term(x, drawn.x, k, Denoised(estimate, found.interpolation))
             terms["vlb"] = chain.steps / x[0].numel() * term
         if self.training:
             self.steps.learn(k, torch.stack([self.weights[name] * value for name, value in terms.items()]).sum(0))
-        return {name: weight * value for name, value in terms.items()}
+        return {name: drawn.weight * value for name, value in terms.items()}
 
 
 def scale_of(error: ErrorName, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from genrep.training.noise import reseed
 from genrep.training.settings import Settings
 from genrep.training.trainer import Mode, Trainer, part
 
-_PROBATION = 100  # updates after which every parameter that an objective claims must have got a gradient
 _FIRST = 5.0  # seconds until the first checkpoint, at most
 _HELD_OUT = 2048  # examples of the validation split that the held-out loss looks at
 
@@ -150,7 +149,7 @@ class _Run:
                 step = t.step
                 self.window.add(step, t.update())
                 record = None
-                if t.step == _PROBATION:
+                if t.step == t.objective.probation:
                     self._check_reach()
                 if t.step % s.log_every == 0:
                     record = self._line()
@@ -178,8 +177,8 @@ class _Run:
         if names := self.trainer.untrained():
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise ValueError(
-                f"No gradient reached {shown} in {_PROBATION} updates, though the objective claims to learn them. "
-                "The parts do not fit together: check what the objective computes and its `learns`."
+                f"No gradient reached {shown} in {self.trainer.step} updates, though the objective claims to learn "
+                "them. The parts do not fit together: check what the objective computes and its `learns`."
             )
 
     def _line(self) -> Record:
@@ -246,7 +245,7 @@ class _Run:
         if best := part(tensors, "best/"):
             storage.check(best, storage.state(self.trainer.model), f"{path.name} (best)")
         self.trainer.restore(tensors, about["step"], source=path.name)
-        if self.trainer.step >= _PROBATION:
+        if self.trainer.step >= self.trainer.objective.probation:
             self.trainer.unreached.clear()
         self.window.load(part(tensors, "window/"), about["window"])
         least = float("inf") if about["best"] is None else about["best"]

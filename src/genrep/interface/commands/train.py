@@ -40,7 +40,14 @@ def train(argv: list[str]) -> None:
     for needed in ("data", "out"):
         if getattr(found, needed) is None:
             raise ValueError(f"--{needed} is missing: {_USAGE}.")
-    splits = load_data(found.data, label=found.label, condition=found.condition or (), layout=found.layout)
+    splits = load_data(
+        found.data,
+        label=found.label,
+        condition=found.condition or (),
+        layout=found.layout,
+        shape=found.shape or (),
+        labelled=found.labelled,
+    )
     done = runs.train(
         name,
         splits,
@@ -62,6 +69,8 @@ def train_parser(name: str | None) -> Parser:
     parser.option(run, "label", str | None, help="Column that holds the labels, where the data leave a choice.")
     parser.option(run, "condition", tuple[str, ...], (), help="Columns that hold the condition: A,B.")
     parser.option(run, "layout", Layout | None, help="Of arrays with four dimensions, where it is not clear.")
+    parser.option(run, "shape", tuple[int, ...], (), help="Bring images to C,H,W; grey and colour for each other.")
+    parser.option(run, "labelled", float, 1.0, help="Share of the training examples that keep their labels.")
     parser.option(run, "out", str | None, help="A new folder for the run.")
     parser.option(run, "seconds", float | None, help="Of training, instead of steps; turned once into steps.")
     parser.option(run, "config", str | None, help="YAML with any of these options; the command line wins.")
