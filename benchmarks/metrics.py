@@ -67,10 +67,12 @@ def stand_in_for_torchvision() -> None:
                 raise AttributeError(name)
             return type(name, (), {})
 
-    for name in ("torchvision", *(f"torchvision.{part}" for part in ("datasets", "transforms", "models"))):
-        sys.modules[name] = Empty(name)
-        sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
-    sys.modules["torchvision.transforms.functional"] = Empty("torchvision.transforms.functional")
+    for name in ("", ".datasets", ".models", ".transforms", ".transforms.functional"):
+        module = sys.modules[f"torchvision{name}"] = Empty(f"torchvision{name}")
+        module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
+        parent, _, child = module.__name__.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], child, module)
 
 
 def run() -> Iterator[dict[str, Any]]:
