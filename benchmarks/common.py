@@ -27,6 +27,13 @@ def seconds(f: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def cpu_seconds(f: Callable[[], object]) -> float:
+    """Processor seconds of one call, over all threads; a busy machine moves them less than the wall clock."""
+    start = time.process_time()
+    f()
+    return time.process_time() - start
+
+
 def alternate(ours: Callable[[], object], rival: Callable[[], object], repeats: int = 3) -> tuple[float, float]:
     """Median seconds of both: a warm-up of each, then ours and rival in turn, so that both see the same machine."""
     ours(), rival()

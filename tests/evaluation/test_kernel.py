@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genrep.evaluation.kernel import kernel_distance, kernel_distance_subsets, mmd
+from genrep.evaluation.kernel import (
+    _members,
+    _subset_distances,
+    cubic,
+    group_sums,
+    kernel_distance,
+    kernel_distance_subsets,
+    mmd,
+)
 
 
 def normal(n: int, d: int, seed: int) -> torch.Tensor:
@@ -36,8 +44,6 @@ def test_value_and_replicates_are_the_double_sums(kernel):
 
 
 def test_blocks_do_not_change_the_value():
-    from genrep.evaluation.kernel import cubic, group_sums
-
     x, y = normal(50, 4, 0), normal(37, 4, 1)
     gx, gy = torch.arange(50) % 5, torch.arange(37) % 5
     for a, b, ga, gb in ((x, x, gx, gx), (x, y, gx, gy)):
@@ -75,6 +81,43 @@ def test_subsets_of_everything_are_the_u_statistic():
     assert found.value == pytest.approx(kernel_distance(real=x, generated=y).value, rel=1e-10)
 
 
+def rectified(n: int, d: int, seed: int, scale: float) -> torch.Tensor:
+    """Like pooled activations: at least zero, of one sign, so that kernel values are large beside their difference."""
+    return (normal(n, d, seed) * scale + 0.3).relu()
+
+
+def test_float32_agrees_with_float64_to_a_millionth():
+    x, y = rectified(1500, 256, 0, 1.0), rectified(1500, 256, 1, 1.05)
+    for f, how in ((kernel_distance, {}), (kernel_distance_subsets, {"subsets": 20, "size": 300})):
+        exact, found = f(real=x, generated=y, **how).value, f(real=x.float(), generated=y.float(), **how).value
+        assert found == pytest.approx(exact, rel=1e-6)
+
+
+def test_subsets_that_share_blocks_are_as_unbiased_and_no_noisier_than_independent_ones():
+    """The mean over subsets drawn within blocks against subsets drawn from all rows, over repeats."""
+    truth = kernel_distance(real=normal(2000, 4, 1), generated=normal(2000, 4, 2) + 0.5).value
+    ones = torch.ones(40, 1, dtype=torch.float64)
+    shared, drawn = [], []
+    for s in range(60):
+        x, y = normal(400, 4, 2 * s), normal(400, 4, 2 * s + 1) + 0.5
+        shared.append(kernel_distance_subsets(real=x, generated=y, subsets=40, size=40, seed=s).value)
+        g = torch.Generator().manual_seed(s)
+        pick = [(torch.randperm(400, generator=g)[:40], torch.randperm(400, generator=g)[:40]) for _ in range(40)]
+        drawn.append(sum(float(_subset_distances(x[i], y[j], ones, ones, cubic(4))) for i, j in pick) / 40)
+    a, b = torch.tensor(shared), torch.tensor(drawn)
+    assert abs(float(a.mean()) - truth) < 4 * float(a.std()) / 60**0.5
+    assert float(a.std() / b.std()) < 1.15
+
+
+def test_every_subset_value_is_that_of_its_rows():
+    x, y = normal(30, 3, 0), normal(25, 3, 1)
+    g = torch.Generator().manual_seed(0)
+    a, b = _members(30, 8, 3, g), _members(25, 8, 3, g)
+    found = _subset_distances(x, y, a.double(), b.double(), cubic(3))
+    truth = [direct(x[a[:, s] == 1], y[b[:, s] == 1], KERNELS["cubic"]) for s in range(3)]
+    assert found.tolist() == pytest.approx(truth, rel=1e-10)
+
+
 def test_bad_options():
     x = normal(60, 4, 1)
     with pytest.raises(ValueError, match="cubic, gaussian"):
@@ -83,3 +126,5 @@ def test_bad_options():
         mmd(real=torch.zeros(60, 2), generated=x[:, :2])
     with pytest.raises(ValueError, match="smaller size"):
         kernel_distance_subsets(real=x, generated=x)
+    with pytest.raises(ValueError, match="at least 2 subsets"):
+        kernel_distance_subsets(real=x, generated=x, subsets=1, size=10)

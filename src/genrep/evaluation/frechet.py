@@ -36,10 +36,15 @@ class Moments:
         return Moments(self.n + other.n, self.total + other.total, self.outer + other.outer)
 
 
-def moments(x: Tensor) -> Moments:
-    """Moments of the rows of x (N, d)."""
-    x = x.double()
-    return Moments(len(x), x.sum(0), product(x.T, x))
+def moments(x: Tensor, shift: Tensor | None = None, block: int = 2048) -> Moments:
+    """Moments of the rows of x (N, d), less `shift` (d,); in float64 by blocks of rows."""
+    total = x.new_zeros(x.shape[1], dtype=torch.float64)
+    outer = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+    for part in x.split(block):
+        part = part.double() if shift is None else part.double() - shift
+        total += part.sum(0)
+        outer += product(part.T, part)
+    return Moments(len(x), total, outer)
 
 
 class Gaussian(NamedTuple):
@@ -62,10 +67,11 @@ def gaussian(m: Moments) -> Gaussian:
 
 def fit(x: Tensor) -> Gaussian:
     """The Gaussian of the rows of x (N, d); below d rows its factor is the centred rows themselves."""
-    if len(x) > x.shape[1]:
-        return gaussian(moments(x))
-    x = x.double()
-    return Gaussian(x.mean(0), (x - x.mean(0)) / (len(x) - 1) ** 0.5)
+    mean = x.mean(0, dtype=torch.float64)
+    if len(x) <= x.shape[1]:
+        return Gaussian(mean, (x.double() - mean) / (len(x) - 1) ** 0.5)
+    found = gaussian(moments(x, mean))  # of centred rows, little cancels
+    return Gaussian(found.mean + mean, found.factor)
 
 
 def between(a: Gaussian, b: Gaussian) -> float:
@@ -81,9 +87,8 @@ def plug_in(*, real: Array, generated: Array) -> float:
 
     It is biased upwards by about c/N, with a c that depends on the model, so it compares only at equal N.
     """
-    a, b = (x.double() for x in pair(real, generated))
-    shift = a.mean(0)
-    return between(fit(a - shift), fit(b - shift))
+    a, b = pair(real, generated)
+    return between(fit(a), fit(b))
 
 
 class _Side:

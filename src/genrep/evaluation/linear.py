@@ -1,4 +1,4 @@
-"""Matrix products and eigenvalues in float64: NumPy and SciPy for tensors in main memory, torch elsewhere.
+"""Matrix products and eigenvalues: NumPy and SciPy for tensors in main memory, torch elsewhere.
 
 Both call LAPACK. On the processors measured NumPy's library was twice as fast, and computes A^T A by its upper half.
 """
