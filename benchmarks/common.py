@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from genrep.evaluation.cost import hardware
 
@@ -41,6 +42,14 @@ def alternate(ours: Callable[[], object], rival: Callable[[], object], repeats: 
     return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
 
 
+def flops(f: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products and convolutions in one call."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        f()
+    return counter.get_total_flops()
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of these packages, Python and torch."""
     return {
@@ -50,13 +59,22 @@ def versions(*packages: str) -> dict[str, str]:
     }
 
 
-def comparison(name: str, ours: float, rival: float, *, target: float, unit: str = "s", **more: Any) -> dict[str, Any]:
-    """One row: `ratio` is how many times faster ours is (larger is better); `target` is the ratio to reach."""
+def comparison(
+    name: str,
+    ours: float,
+    rival: float,
+    *,
+    target: float,
+    unit: str = "s",
+    larger_is_better: bool = False,
+    **more: Any,
+) -> dict[str, Any]:
+    """One row: `ratio` is how many times better ours is, whichever way the unit runs; `target` the ratio to reach."""
     return {
         "name": name,
         "ours": round(ours, 4),
         "rival": round(rival, 4),
-        "ratio": round(rival / ours, 2),
+        "ratio": round(ours / rival if larger_is_better else rival / ours, 2),
         "target": target,
         "unit": unit,
         "hardware": hardware(),
