@@ -79,7 +79,7 @@ def run() -> Iterator[dict[str, Any]]:
     splits = data_sets.load("mnist")
     every = torch.arange(len(splits.train))
     images, test = splits.train[every].x.float() / 255, splits.test[torch.arange(len(splits.test))].x
-    n = EPOCHS * len(images)
+    n, one = EPOCHS * len(images), torch.zeros(1, 1, 28, 28)
     with tempfile.TemporaryDirectory() as folder:
         kept: dict[str, Any] = {}
 
@@ -93,7 +93,6 @@ def run() -> Iterator[dict[str, Any]]:
                 kept["rival"] = rival(images, EPOCHS, folder, bfloat16=bfloat16)  # noqa: B023
 
             fast, slow = alternate(mine, theirs)
-            one = torch.zeros(1, 1, 28, 28)
             count = flops(lambda: kept["rival"]({"data": one})) / flops(lambda: kept["ours"].reconstruct(one.byte()))
             size = sum(p.numel() for p in kept["rival"].parameters()) / parameters(kept["ours"])
             yield comparison(

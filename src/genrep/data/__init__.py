@@ -18,6 +18,7 @@ from genrep.data.prepared import labelled as with_labels
 from genrep.data.prepared import reshaped, unlabelled
 from genrep.data.splits import Splits
 from genrep.data.tables import read_table
+from genrep.data.text import as_text, from_text, read_text
 from genrep.naming import choose
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "Order",
     "Splits",
     "Subset",
+    "as_text",
     "batch_indices",
     "contact_sheet",
     "describe",
     "from_arrays",
+    "from_text",
     "grid",
     "load",
     "names",
@@ -52,14 +55,14 @@ def load(
     seed: int = 0,
     memory_limit: int = 8 * 2**30,
 ) -> Splits:
-    """A named data set, or one of your own: a folder of images, a `.npy`, `.npz` or `.csv` file.
+    """A named data set, or one of your own: a folder of images, a `.npy`, `.npz`, `.csv` or `.txt` file.
 
     A name wins over a folder of that name: write "./mnist" for the folder.
 
     label, condition: columns of a table, arrays of an `.npz` or attributes of a named set that become y; not both.
     levels: integers are in [0, levels) else inferred. layout: NCHW or NHWC, else inferred. seed: of what is held out.
-    shape: bring images to (C, H, W), see `reshaped`. labelled: share of the training examples that keep their labels,
-    equally many of each class, see `with_labels`.
+    shape: bring images to (C, H, W), or text to windows of (L,) characters, see `reshaped`. labelled: share of the
+    training examples that keep their labels, equally many of each class, see `with_labels`.
     memory_limit: bytes; larger image folders are read on access, larger files are refused.
 
     `about["origin"]` holds these arguments, so that a run knows its data.
@@ -116,7 +119,10 @@ def _read(
     if suffix in (".csv", ".tsv"):
         _refuse("table", layout=layout)
         return read_table(path, label=label, condition=condition, levels=levels, seed=seed, memory_limit=memory_limit)
-    raise ValueError(f"Expected a folder of images or a file ending in .npy, .npz or .csv, got {path}.")
+    if suffix == ".txt":
+        _refuse("text", label=label, condition=condition or None, levels=levels, layout=layout)
+        return read_text(path, seed=seed, memory_limit=memory_limit)
+    raise ValueError(f"Expected a folder of images or a file ending in .npy, .npz, .csv or .txt, got {path}.")
 
 
 def _checked_names(label: str | None, condition: Sequence[str]) -> list[str]:

@@ -39,6 +39,8 @@ def describe(splits: Splits) -> dict[str, Any]:
     if spec.classes:
         names = about.get("class_names", [str(i) for i in range(spec.classes)])
         found["class_counts"] = {s: dict(zip(names, n, strict=True)) for s, n in about["class_counts"].items()}
+    if "characters" in about:
+        about = {**about, "characters": repr("".join(about["characters"]))}
     return found | {k: v for k, v in about.items() if k not in ("counts", "class_counts", "condition", "origin")}
 
 

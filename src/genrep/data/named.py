@@ -49,6 +49,8 @@ def read_named(name: str, *, label: str | None, condition: Sequence[str], seed: 
         raw = _condition(name, raw, condition, about)
     if raw.columns:
         about["columns"] = list(raw.columns)
+    if raw.characters:
+        about["characters"] = list(raw.characters)
     about["inferred"].append(f"levels {raw.levels}" if raw.levels else "real values")
     return assemble(name, raw.parts, levels=raw.levels, seed=seed, about=about, channels=raw.columns)
 
@@ -220,6 +222,13 @@ SOURCES: dict[str, Source] = {
         "CC BY 4.0",
         readers.magic,
         (File("tabular/magic_gamma_telescope.npz", "3955cd11e849e334b8f4ea2cb9fb28f8"),),
+    ),
+    "tiny_shakespeare": Source(
+        "Tiny Shakespeare, 1,115,394 characters of his plays, in windows of 64",
+        "https://github.com/karpathy/char-rnn",
+        "MIT",
+        readers.text,
+        (File("text/tinyshakespeare.txt", "6fb458f1232090904fb40fe944165e91"),),
     ),
     **{
         f"uci_{name}": Source(

@@ -13,6 +13,7 @@ from torch import Tensor
 from genrep.contracts import Data
 from genrep.data.batches import InMemory
 from genrep.data.splits import Splits, checked_seed
+from genrep.data.text import windows
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _PART = 1024  # images resized at a time
@@ -74,7 +75,7 @@ def _with_labels(splits: Splits, y: Tensor, note: str, counts: dict[str, list[in
 
 
 def reshaped(splits: Splits, shape: Sequence[int]) -> Splits:
-    """Images brought to `shape` (C, H, W), levels kept.
+    """Images brought to `shape` (C, H, W), levels kept; text cut into windows of another length, shape (L,).
 
     Sizes by area-aware (antialiased) bilinear interpolation, rounded to the nearest level. Colour to grey: 0.299 R +
     0.587 G + 0.114 B. Grey to colour: the value in each channel. ValueError for data that are no images over levels,
@@ -83,8 +84,10 @@ def reshaped(splits: Splits, shape: Sequence[int]) -> Splits:
     spec, wanted = splits.spec, tuple(shape)
     if wanted == spec.shape:
         return splits
+    if "characters" in splits.about:
+        return _rewindowed(splits, wanted)
     if len(spec.shape) != 3 or spec.levels is None:
-        raise ValueError(f"shape= is for images over levels; {splits.name} has shape {spec.shape}.")
+        raise ValueError(f"shape= is for images over levels and for text; {splits.name} has shape {spec.shape}.")
     if len(wanted) != 3 or min(wanted) < 1 or (wanted[0] != spec.shape[0] and {wanted[0], spec.shape[0]} != {1, 3}):
         raise ValueError(
             f"Expected shape as C,H,W with C of {spec.shape[0]}, or grey (1) and colour (3) for each other, got "
@@ -99,6 +102,18 @@ def reshaped(splits: Splits, shape: Sequence[int]) -> Splits:
         x = torch.cat([_image(part, wanted, spec.levels) for part in data.x.split(_PART)])
         parts[name] = InMemory(x, data.y, new)
     return splits._replace(about=about, **parts)
+
+
+def _rewindowed(splits: Splits, shape: tuple[int, ...]) -> Splits:
+    least = min(_memory(data).x.numel() for data in (splits.train, splits.validation, splits.test))
+    if len(shape) != 1 or not 1 <= shape[0] <= least:
+        raise ValueError(f"Expected shape as one number of characters of at most {least}, got {_text(shape)}.")
+    parts, new = {}, splits.spec._replace(shape=shape)
+    for name in ("train", "validation", "test"):
+        codes = _memory(getattr(splits, name)).x.numpy().flatten()
+        parts[name] = InMemory(torch.from_numpy(windows(codes, shape[0])), None, new)
+    counts = {name: len(data) for name, data in parts.items()}
+    return splits._replace(about={**splits.about, "counts": counts}, **parts)
 
 
 def _image(x: Tensor, shape: tuple[int, ...], levels: int) -> Tensor:

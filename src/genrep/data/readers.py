@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from genrep.data.splits import Part, hold_out, take
+from genrep.data.text import text_parts
 
 _FIXED = 0  # the seed of test sets that we had to make: they are the same for everyone
 
@@ -28,13 +29,14 @@ class Raw(NamedTuple):
     choices: Mapping[str, Mapping[str, np.ndarray]] = {}  # by name and split: what label= and condition= may name
     choice_names: Mapping[str, Sequence[str]] = {}  # class names of those choices
     notes: Sequence[str] = ()
+    characters: Sequence[str] = ()  # of text, by level
 
 
 def digits(paths: Sequence[Path], seed: int) -> Raw:
     from sklearn.datasets import load_digits  # only here: it imports half of SciPy
 
     x, y = load_digits(return_X_y=True)
-    part = Part(x.astype(np.uint8).reshape(-1, 1, 8, 8), y)
+    part = Part(x.astype(np.uint8).reshape(-1, 1, 8, 8), np.asarray(y))
     kept, held = hold_out(1797, 360, _FIXED, part.y)
     train = take(part, kept)
     kept, validation = hold_out(len(kept), 240, seed, train.y)
@@ -210,3 +212,8 @@ def magic(paths: Sequence[Path], seed: int) -> Raw:
         class_names=z["label_meaning"].tolist(),
         columns=z["names"].tolist(),
     )
+
+
+def text(paths: Sequence[Path], seed: int) -> Raw:
+    parts, characters, split = text_parts(paths[0].read_text(encoding="utf8"), paths[0].name)
+    return Raw(parts, split, levels=len(characters), characters=characters)

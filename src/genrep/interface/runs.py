@@ -340,19 +340,20 @@ def _stages(
     return Trained(model, outcome, seconds, picture)
 
 
-_SET = ("class_names", "columns", "condition", "condition_mean", "condition_std")
+_SET = ("class_names", "characters", "columns", "condition", "condition_mean", "condition_std")
 
 
 def _picture(model: Model, splits: Splits, folder: Path, n: int, seed: int) -> Path:
     """Samples at the end of a run, on the conditions of held-out examples if it needs some."""
-    path = folder / "samples" / "samples.png"
-    n = n if len(splits.spec.shape) == 3 else max(n, _ROWS)
+    characters = splits.about.get("characters")
+    path = folder / "samples" / ("samples.txt" if characters else "samples.png")
+    n = n if len(splits.spec.shape) == 3 or characters else max(n, _ROWS)
     condition = None
     if model.generative.reads_y:
         held_out = splits.validation[torch.arange(n) % len(splits.validation)]
         condition = held_out.y if splits.spec.condition else torch.arange(n) % splits.spec.classes
     x = model.sample(n, condition=condition, seed=seed)
-    save_samples(x, model.data, path, columns=splits.about.get("columns", ()))
+    save_samples(x, model.data, path, columns=splits.about.get("columns", ()), characters=characters)
     return path
 
 

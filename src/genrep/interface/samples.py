@@ -1,4 +1,4 @@
-"""Samples on disk: a grid or a folder of PNG files, or `.npz`."""
+"""Samples on disk: a grid or a folder of PNG files, `.npz`, or text."""
 
 from __future__ import annotations
 
@@ -26,15 +26,20 @@ def save_samples(
     *,
     condition: Tensor | None = None,
     columns: Sequence[str] = (),
+    characters: list[str] | None = None,
 ) -> str:
     """Write examples x (N, *shape) as the data set holds them; returns a sentence on what was written.
 
     A path ending in .png becomes one picture: a grid of images, or histograms of the columns of a table. One ending in
-    .npz holds `x`, and the condition as `y`. Any other is a new folder of PNG files, one for each image.
+    .npz holds `x`, and the condition as `y`; one in .txt examples of text, whose `characters` are given. Any other is a
+    new folder of PNG files, one for each image.
     """
     path, n = Path(path), len(x)
-    check_path(path, spec)
+    check_path(path, spec, text=characters is not None)
     x = x.detach().cpu()
+    if characters is not None and path.suffix == ".txt":
+        storage.write_text(path, "\n---\n".join(data_sets.as_text(x, characters)) + "\n")
+        return f"{n} samples as text: {path}"
     if path.suffix == ".png":
         if len(spec.shape) == 3:
             with storage.atomic(path) as temporary:
@@ -53,9 +58,11 @@ def save_samples(
     return f"{n} samples as PNG files: {path}/"
 
 
-def check_path(path: Path, spec: DataSpec) -> None:
+def check_path(path: Path, spec: DataSpec, *, text: bool = False) -> None:
     """A ValueError for a path that `save_samples` could not write to, before anything is drawn."""
-    if path.suffix not in ("", ".png", ".npz"):
+    if text and path.suffix not in (".txt", ".npz"):
+        raise ValueError(f"Expected a path ending in .txt or .npz for text, got {path}.")
+    if not text and path.suffix not in ("", ".png", ".npz"):
         raise ValueError(f"Expected a path ending in .png or .npz, or a folder, got {path}.")
     if path.suffix == "" and len(spec.shape) != 3:
         raise ValueError(f"PNG files are for images, these data are a table: choose a path ending in .npz, not {path}.")

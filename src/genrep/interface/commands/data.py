@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from genrep.data import contact_sheet, describe
+import torch
+
+from genrep.data import as_text, contact_sheet, describe
 from genrep.data import load as load_data
 from genrep.data import names as data_names
 from genrep.data.arrays import Layout
@@ -14,7 +16,7 @@ from genrep.interface.arguments import Parser
 
 
 def data(argv: list[str]) -> None:
-    """List the data sets; with a NAME or path: shape, range, levels, classes, splits, and a contact sheet."""
+    """List the data sets; with a NAME or path: shape, range, levels, classes, splits, and a contact sheet or text."""
     parser = Parser("data [NAME]", inspect.getdoc(data) or "")
     parser.option(parser, "out", str | None, help="Where the contact sheet goes: a .png (default: NAME.png here).")
     parser.option(parser, "label", str | None, help="Column that holds the labels, where the data leave a choice.")
@@ -29,6 +31,10 @@ def data(argv: list[str]) -> None:
     if found.out is not None and not found.out.endswith(".png"):
         raise ValueError(f"Expected --out to end in .png, got {found.out}.")
     splits = load_data(name, label=found.label, condition=found.condition or (), layout=found.layout)
+    if characters := splits.about.get("characters"):
+        show.data(describe(splits), show.console())
+        print("\n---\n".join(as_text(splits.train[torch.arange(4)].x, characters)))
+        return
     out = Path(found.out or f"{splits.name}.png")
     show.data(describe(splits), show.console())
     contact_sheet(splits.train, out, seed=found.seed, columns=splits.about.get("columns", ()))

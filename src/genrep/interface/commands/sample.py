@@ -26,8 +26,8 @@ def sample(argv: list[str]) -> None:
     parser = Parser("sample RUN", inspect.getdoc(sample) or "")
     group = parser.add_argument_group("samples")
     parser.option(group, "n", int, 64, help="How many.")
-    parser.option(group, "out", str | None, help="A .png (one picture), a .npz, or a new folder for PNG files. By "
-                  "default a picture in the folder samples of the run.")  # fmt: skip
+    parser.option(group, "out", str | None, help="A .png (one picture), a .npz, a .txt for text, or a new folder for "
+                  "PNG files. By default a picture in the folder samples of the run.")  # fmt: skip
     parser.option(group, "condition", str | None, help="Labels, by number or name, taken in turn: 3 or 0,1,2 (default: "
                   "all in turn). Or the numbers of a condition, in the units of the data.")  # fmt: skip
     parser.option(group, "seed", int, 0, help=arguments.SEED)
@@ -51,12 +51,15 @@ def _plain(documented: Any) -> str:
 def _draw(model: Model, about: Mapping[str, Any], run: Path, found: Namespace, how: Mapping[str, Any]) -> None:
     if found.out is None and not run.is_dir():
         raise ValueError("--out is missing: where the samples go.")
-    out = Path(found.out) if found.out is not None else run / "samples" / f"seed{found.seed}.png"
-    check_path(out, model.data)
+    characters = about.get("characters")
+    usual = run / "samples" / f"seed{found.seed}.{'txt' if characters else 'png'}"
+    out = Path(found.out) if found.out is not None else usual
+    check_path(out, model.data, text=bool(characters))
     if found.n < 1:
         raise ValueError(f"Expected --n of at least 1, got {found.n}.")
     y = parse_condition(found.condition, found.n, model, about)
     model.to(pick_device(found.device))
     with show.console().status(f"drawing {found.n} samples") if sys.stderr.isatty() else contextlib.nullcontext():
         x = model.sample(found.n, condition=y, seed=found.seed, batch=found.batch, **how)
-    print(save_samples(x, model.data, out, condition=y, columns=about.get("columns", ())))
+    columns = about.get("columns", ())
+    print(save_samples(x, model.data, out, condition=y, columns=columns, characters=characters))

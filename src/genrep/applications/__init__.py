@@ -1,0 +1,1 @@
+"""What trained models are put to: one file per use."""
