@@ -158,7 +158,8 @@ def trained(what: str, done: runs.Trained, folder: Path, steps: str = "{} steps"
     console().print(f"[bold]{escape(what)}[/bold]: {', '.join(parts)}", soft_wrap=True)
     if done.picture is not None:
         print(f"samples: {done.picture}")
-    print(f"next:    genrep sample {folder} --n 64 --out samples.png")
+    suffix = "txt" if done.picture is not None and done.picture.suffix == ".txt" else "png"
+    print(f"next:    genrep sample {folder} --n 64 --out samples.{suffix}")
     print(f"         genrep evaluate {folder}")
 
 
