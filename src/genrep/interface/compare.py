@@ -18,7 +18,7 @@ from genrep.data.splits import Splits
 from genrep.evaluation import cost, figures, report
 from genrep.evaluation.estimate import NullCheck
 from genrep.evaluation.features import Extractor, ExtractorName, extractor, fingerprint
-from genrep.evaluation.measure import METRICS, Subject, measure, null
+from genrep.evaluation.measure import METRICS, USUAL, Subject, measure, null
 from genrep.interface import folders, runs
 from genrep.interface.variants import Variant, variants
 from genrep.naming import choose
@@ -65,7 +65,7 @@ def compare(
         evaluations: Of the network per sample of a chain, at most; chains are walked by DPM-Solver where they can be.
         bound_evaluations: Of the network per example, for a bound that is a sum over a chain: an unbiased estimate.
         features: In which distances are measured.
-        metrics: Which ones, by name; None: all.
+        metrics: Which ones, by name; None: all that do not take minutes.
         progress: Show progress bars on a terminal.
         say: What to do with a line of news.
         **settings: Of training, for all models alike (see `Settings`).
@@ -79,7 +79,7 @@ def compare(
     if (seconds is None) == (steps is None):
         raise ValueError("Give either seconds or steps of training for each model.")
     rows = variants(models)
-    wanted = tuple(METRICS) if metrics is None else tuple(choose(name, METRICS, "metric") for name in metrics)
+    wanted = USUAL if metrics is None else tuple(choose(name, METRICS, "metric") for name in metrics)
     splits, folder = data if isinstance(data, Splits) else data_sets.load(data), Path(out)
     for row in rows:
         row.build(splits.spec)
