@@ -40,8 +40,8 @@ def test_likelihood_methods_by_option(digits):
 
 
 def test_probes_of_every_layer_and_noise(digits):
-    s = subject_of("ddpm", digits, channels=8, steps=20) if "channels" in models.options("ddpm") else None
-    s = s or subject_of("ddpm", digits)
+    few = digits._replace(train=InMemory(digits.train.x[:250], digits.train.y[:250], digits.spec))
+    s = subject_of("ddpm", few, width=8, timesteps=20)
     found = measure(s, ["probe"], layer="each", noise=(0.0, 0.5))
     linear = [k for k in found if k.startswith("probe[")]
     assert len(linear) >= 4, found
