@@ -6,7 +6,8 @@ import torch
 from genrep import data, models
 from genrep.contracts import DataSpec
 from genrep.data.batches import InMemory
-from genrep.evaluation.features import Extractor, encoder, extractor
+from genrep.evaluation.extractors import extractor
+from genrep.evaluation.features import Extractor, encoder
 from genrep.evaluation.measure import METRICS, USUAL, Subject, measure, options_of
 
 

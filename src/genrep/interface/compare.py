@@ -17,7 +17,8 @@ from genrep import storage
 from genrep.data.splits import Splits
 from genrep.evaluation import cost, figures, report
 from genrep.evaluation.estimate import NullCheck
-from genrep.evaluation.features import Extractor, ExtractorName, extractor, fingerprint
+from genrep.evaluation.extractors import extractor
+from genrep.evaluation.features import Extractor, fingerprint
 from genrep.evaluation.measure import METRICS, USUAL, Subject, measure, null
 from genrep.interface import folders, runs
 from genrep.interface.variants import Variant, variants
@@ -42,7 +43,7 @@ def compare(
     examples: int = 2000,
     evaluations: int = 20,
     bound_evaluations: int = 20,
-    features: ExtractorName = "auto",
+    features: str | Extractor = "auto",
     metrics: Sequence[str] | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
@@ -64,7 +65,7 @@ def compare(
         examples: How many test examples are looked at, at most.
         evaluations: Of the network per sample of a chain, at most; chains are walked by DPM-Solver where they can be.
         bound_evaluations: Of the network per example, for a bound that is a sum over a chain: an unbiased estimate.
-        features: In which distances are measured.
+        features: In which distances are measured: auto, lenet, pca:64, inception:FILE, ... (see `extractor`), or one made.
         metrics: Which ones, by name; None: all that do not take minutes.
         progress: Show progress bars on a terminal.
         say: What to do with a line of news.

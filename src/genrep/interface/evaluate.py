@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from genrep import storage
-from genrep.evaluation.features import ExtractorName, encoder, extractor
+from genrep.evaluation.extractors import extractor
+from genrep.evaluation.features import Extractor, encoder
 from genrep.evaluation.measure import METRICS, USUAL, Subject, measure
 from genrep.evaluation.report import as_json
 from genrep.interface import runs
@@ -23,7 +24,7 @@ def evaluate(
     data: runs.DataLike | None = None,
     samples: int = 2000,
     examples: int = 2000,
-    features: ExtractorName = "auto",
+    features: str | Extractor = "auto",
     reference: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -37,7 +38,7 @@ def evaluate(
         data: Where the data are now; None: where config.yaml says.
         samples: How many are drawn for distances.
         examples: How many test examples are looked at, at most.
-        features: In which distances are measured.
+        features: In which distances are measured: auto, lenet, pca:64, inception:FILE, ... (see `extractor`), or one made.
         reference: The folder of another run, in whose representation criticism compares; None: in `features`.
         seed: Of samples and the choice of test examples.
         device: auto takes an accelerator when there is one.
@@ -49,7 +50,7 @@ def evaluate(
     splits = runs.data_of(folder, data)
     other = None if reference is None else encoder(runs.load(Path(reference)).to(model.device))
     counts = {"samples": samples, "examples": examples, "seed": seed}
-    subject = Subject(model, splits, extractor(features, splits), reference=other, **counts)
+    subject = Subject(model, splits, extractor(features, splits, model), reference=other, **counts)
     found = as_json(measure(subject, chosen, **options))
     storage.write_json(folder / "metrics.json", found)
     return found
