@@ -7,7 +7,8 @@ from genrep import data
 from genrep.contracts import DataSpec
 from genrep.data.batches import InMemory
 from genrep.data.splits import Splits
-from genrep.evaluation.features import encoder, extractor, fingerprint, own
+from genrep.evaluation.extractors import extractor
+from genrep.evaluation.features import encoder, fingerprint, own
 from genrep.models import build
 
 
@@ -78,12 +79,12 @@ def test_columns_of_a_table_are_standard():
 
 
 def test_what_does_not_fit_is_refused(digits):
-    with pytest.raises(ValueError, match="is for images"):
+    with pytest.raises(ValueError, match="are for images"):
         extractor("lenet", table())
-    with pytest.raises(ValueError, match="is for tables"):
+    with pytest.raises(ValueError, match="are for tables"):
         extractor("columns", digits)
     unlabelled = Splits("x", *(InMemory(s.x, None, digits.spec._replace(classes=0)) for s in digits[1:4]), {})
-    with pytest.raises(ValueError, match="needs labels"):
+    with pytest.raises(ValueError, match="need labels"):
         extractor("lenet", unlabelled)
     assert extractor("auto", unlabelled).name == "pca"
     with pytest.raises(ValueError, match="Expected features of shape"):

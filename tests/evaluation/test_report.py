@@ -10,7 +10,7 @@ from genrep import data, models
 from genrep.contracts import Batch
 from genrep.evaluation import cost, report
 from genrep.evaluation.estimate import estimate, jackknifed
-from genrep.evaluation.features import extractor
+from genrep.evaluation.extractors import extractor
 from genrep.evaluation.measure import Subject, measure, null
 from genrep.interface import compare as comparison
 

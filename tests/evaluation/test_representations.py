@@ -5,9 +5,11 @@ import pytest
 import torch
 from scipy import stats
 from sklearn import manifold, metrics
+from sklearn.linear_model import LogisticRegression
 
 from genrep.evaluation.clusters import clustering_accuracy, normalised_mutual_information, trustworthiness
 from genrep.evaluation.disentanglement import dci, mutual_information_gap, separated_predictability
+from genrep.evaluation.logistic import logistic
 from genrep.evaluation.memorisation import authenticity, copying, mann_whitney, nearest
 from genrep.evaluation.probe import probe
 
@@ -93,6 +95,22 @@ def test_probe_of_real_targets(reader):
     truth = 1 - 0.25 / (float(w.square().sum()) + 0.25)  # R^2 = 0.955
     assert found.value == pytest.approx(truth, abs=0.02 if reader == "linear" else 0.2)
     assert 0 < found.standard_error < 0.03
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 12), (60, 90)])
+def test_logistic_regression_is_scikit_learns(n, d):
+    """Wide and redundant features: the same minimum, though not on the same path; labels need not start at zero."""
+    x = (normal(n, 6, 0) @ normal(6, d, 1) + 0.3 * normal(n, d, 2)).numpy()
+    x[:, 3] = 2.0
+    y = 2 + (x[:, 0] > 0) + (x[:, 1] + 0.5 * normal(n, 1, 3)[:, 0].numpy() > 0.5)
+    z = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), 1)
+    weaker = None
+    for strength in (1e-3, 0.1, 3.0):
+        truth = LogisticRegression(C=strength, max_iter=20_000, tol=1e-10).fit(z, y)
+        found = weaker = logistic(x, y, strength, start=weaker)
+        weight = (found.basis.vectors @ found.weight).T
+        np.testing.assert_allclose(weight, truth.coef_, atol=2e-3 * np.abs(truth.coef_).max())
+        assert (found.predict(x) == truth.predict(z)).mean() > 0.99
 
 
 def test_probe_refuses_bad_targets():

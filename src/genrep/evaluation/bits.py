@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genrep.evaluation.arrays import group_of
 from genrep.evaluation.estimate import Estimate, estimate
+
+_GROUPS = 20  # of examples, for paired differences
 
 
 def bits_per_dimension(
@@ -34,13 +37,30 @@ def bits_per_dimension(
     if len(bad):
         raise ValueError(f"Expected finite log-probabilities, but example {int(bad[0])} has {float(each[bad[0, 0]])}.")
     bits = -each / (size * math.log(2))
-    draws = 1 if nats.ndim == 1 else nats.shape[1]
-    error = float(bits.std()) / math.sqrt(len(bits))
-    stated: dict[str, Any] = {"metric": "bits per dimension", "size": size, "draws": draws}
-    if draws > 1:  # of the total error, the part that more draws would remove
+    stated: dict[str, Any] = {"metric": "bits per dimension", "size": size}
+    if nats.ndim == 2 and nats.shape[1] > 1:  # of the total error, the part that more draws would remove
+        draws = nats.shape[1]
         within = nats.detach().double().var(1) / draws / (size * math.log(2)) ** 2
-        stated["monte_carlo_error"] = math.sqrt(float(within.mean()) / len(bits))
-    return estimate(float(bits.mean()), error, n=(len(bits), 0), protocol=protocol, level=level, **stated)
+        stated |= {"draws": draws, "monte_carlo_error": math.sqrt(float(within.mean()) / len(bits))}
+    return _mean(bits, protocol, level, stated)
+
+
+def nats_per_example(nats: Tensor, *, level: float = 0.95, protocol: Mapping[str, Any] | None = None) -> Estimate:
+    """-log p(x), averaged over examples (N,): what is stated of densities over real values, lower being better."""
+    if nats.ndim != 1 or len(nats) < 2 or not nats.isfinite().all():
+        raise ValueError(f"Expected finite log-densities of shape (N,) with N >= 2, got {tuple(nats.shape)}.")
+    return _mean(-nats.detach().double(), protocol, level, {"metric": "nats"})
+
+
+def _mean(each: Tensor, protocol: Mapping[str, Any] | None, level: float, stated: Mapping[str, Any]) -> Estimate:
+    """The mean over examples; its jackknife replicates let two models be compared on the same examples."""
+    n, replicates = len(each), []
+    if n >= 2 * _GROUPS:
+        group = group_of(n, _GROUPS, seed=0).to(each.device)
+        replicates = [float(each[group != g].mean()) for g in range(_GROUPS)]
+    error = float(each.std()) / math.sqrt(n)
+    how: dict[str, Any] = {"n": (n, 0), "protocol": protocol, "level": level, "replicates": replicates}
+    return estimate(float(each.mean()), error, **how, **stated)
 
 
 def log_mean_exp(log_weights: Tensor, dim: int = -1) -> Tensor:

@@ -118,6 +118,19 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     return estimate(a.value - b.value, math.hypot(a.standard_error, b.standard_error), **how)
 
 
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's step-down correction: sorted, p_(i) times (m - i), made monotone (Holm, 1979).
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order, adjusted, largest = sorted(range(len(p_values)), key=lambda i: p_values[i]), [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
 class NullCheck(NamedTuple):
     """A distance between two halves of the real data, and whether zero lies in its interval."""
 

@@ -1,8 +1,8 @@
 """Features in which distances between sets are measured, each with a name and a hash; only one hash compares.
 
 The scale of a distance belongs to its extractor: two networks that differ in a few epochs give the same two sets
-distances that differ by a factor of four. So an extractor is trained once from a fixed seed, kept, and named by a hash
-of its weights, which every result carries.
+distances that differ by a factor of four. So an extractor is made once from a fixed seed, kept, and named by a hash of
+its weights, which every result carries. `extractors.extractor` makes one by name.
 """
 
 from __future__ import annotations
@@ -12,62 +12,62 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genrep import storage
-from genrep.contracts import Data, DataSpec, Inference, Model, evaluating, seeded
+from genrep.contracts import Data, DataSpec, Model, Unsupported, evaluating, seeded
+from genrep.data.batches import InMemory
 from genrep.data.splits import Splits
-from genrep.distributions.domains import domain_for
-from genrep.distributions.label import Label
-from genrep.naming import choose
-from genrep.nets.lenet import LeNet
-from genrep.objectives.classification import CrossEntropy
-from genrep.training.loop import fit
-from genrep.training.settings import Settings
-from genrep.training.trainer import Mode
 
-ExtractorName = Literal["auto", "lenet", "pca", "random", "columns"]
 _BATCH = 512
+Function = Callable[[Tensor], Tensor]
+ExtractorName = str  # as `extractors.extractor` reads it: lenet, pca:64, inception:FILE
 
 
 class Extractor(NamedTuple):
-    """From examples as the data set holds them to features (N, d) float32."""
+    """From examples as the data set holds them to features (N, d) float32.
+
+    `spatial` gives a flattened map that keeps where things are, `classify` class probabilities; None: it has none.
+    `kept`: whether the hash says all of it, so that its features may be kept between runs.
+    """
 
     name: str
     hash: str
     about: dict[str, Any]
-    function: Callable[[Tensor], Tensor]
+    function: Function
+    spatial: Function | None = None
+    classify: Function | None = None
+    kept: bool = True
 
     def __call__(self, x: Tensor) -> Tensor:
         """Features of x (N, *shape), computed in batches."""
+        return self._batched(self.function, x)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Flattened spatial features of x, (N, d); Unsupported where the extractor has none."""
+        if self.spatial is None:
+            raise Unsupported(f"Features {self.name} have no spatial map; choose lenet, random or inception:FILE.")
+        return self._batched(self.spatial, x)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Class probabilities of x, (N, C); Unsupported where the extractor is no classifier."""
+        if self.classify is None:
+            raise Unsupported(f"Features {self.name} do not classify; choose lenet, emnist or inception:FILE.")
+        return self._batched(self.classify, x)
+
+    @staticmethod
+    def _batched(function: Function, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([self.function(part).float().cpu() for part in x.split(_BATCH)])
+            return torch.cat([function(part).float().cpu() for part in x.split(_BATCH)])
 
     @property
     def protocol(self) -> dict[str, Any]:
         """What every result measured in these features carries."""
-        return {"features": self.name, "features_hash": self.hash}
-
-
-def extractor(name: ExtractorName, splits: Splits) -> Extractor:
-    """The extractor of that name for a data set; auto: columns for tables, lenet for labelled images, else pca.
-
-    lenet: the 84 features of a LeNet trained on the labels of the training split. pca: at most 64 principal components
-    of the training split. random: features of an untrained convolutional network. columns: a table in standard units.
-    """
-    spec = splits.spec
-    image = len(spec.shape) == 3
-    if name == "auto":
-        name = "columns" if not image else "lenet" if spec.classes > 1 else "pca"
-    choose(name, ("lenet", "pca", "random", "columns"), "extractor")
-    if image == (name == "columns") and name != "pca":
-        raise ValueError(
-            f"Extractor {name} is for {'tables' if image else 'images'}; this data has shape {spec.shape}."
-        )
-    return {"lenet": _lenet, "pca": _pca, "random": _random, "columns": _columns}[name](splits)
+        preprocessing = self.about.get("preprocessing", "the function's own")
+        return {"features": self.name, "features_hash": self.hash, "preprocessing": preprocessing}
 
 
 def examples(data: Data, n: int | None = None) -> tuple[Tensor, Tensor | None]:
@@ -77,101 +77,63 @@ def examples(data: Data, n: int | None = None) -> tuple[Tensor, Tensor | None]:
 
 
 def fingerprint(splits: Splits) -> str:
-    """A hash of the data and their division: of counts, specification and a thousand examples of every split."""
+    """A hash of the data and their division: of counts, specification and examples of every split.
+
+    All examples of data in memory count, a thousand of each split that is read from disk. Hidden labels count too.
+    """
     spec = splits.spec
-    digest = hashlib.blake2b(repr(spec).encode(), digest_size=8)
+    found = hashlib.blake2b(repr(spec).encode(), digest_size=8)
     for data in (splits.train, splits.validation, splits.test):
-        index = torch.linspace(0, len(data) - 1, min(1000, len(data))).long()
-        x, y = data[index]
-        digest.update(str(len(data)).encode() + x.cpu().contiguous().numpy().tobytes())
-        if spec.classes and y is not None and bool((y < 0).any()):
-            digest.update(y.cpu().numpy().tobytes())  # hidden labels make other data of it
-    return digest.hexdigest()
+        count = len(data) if isinstance(data, InMemory) else min(1000, len(data))
+        found.update(str(len(data)).encode())
+        for index in torch.linspace(0, len(data) - 1, count, dtype=torch.float64).round().long().split(4096):
+            x, y = data[index]
+            found.update(x.cpu().contiguous().numpy().tobytes())
+            if spec.classes and y is not None and bool((y < 0).any()):
+                found.update(y.cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
-def _hash(*tensors: Tensor) -> str:
-    digest = hashlib.blake2b(digest_size=6)
+def digest(*tensors: Tensor) -> str:
+    """A short hash of what tensors hold."""
+    found = hashlib.blake2b(digest_size=6)
     for t in tensors:
-        digest.update(t.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        found.update(t.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def cache_folder() -> Path:
-    """Where extractors are kept between runs: $GENREP_CACHE, else genrep in the user's cache folder."""
+    """Where extractors and features are kept between runs: $GENREP_CACHE, else genrep in the user's cache folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return Path(os.environ.get("GENREP_CACHE", home / "genrep"))
 
 
-def _lenet(splits: Splits) -> Extractor:
-    spec = splits.spec
-    if spec.classes < 2:
-        raise ValueError("Extractor lenet needs labels; choose pca or random.")
-    steps = max(1000, min(3000, 5 * len(splits.train) // 128))
-    how = {"steps": steps, "batch": 128, "lr": 1e-3, "seed": 0}
-    with seeded(0):
-        net = LeNet(spec.shape[0], spec.classes)
-    label = Label(net)
-    model = Model(
-        spec, label, Inference(label=label), CrossEntropy(learns=("inference.label",)), domain=domain_for(spec)
-    )
-    path = cache_folder() / f"lenet-{fingerprint(splits)}-{'-'.join(map(str, how.values()))}.safetensors"
-    if not _kept(path, net):
-        settings = Settings(steps=steps, batch=min(128, len(splits.train)), lr=1e-3, seed=0, device="cpu", ema=0.0)
-        fit(model, splits.train, settings, mode=Mode())
-        storage.save(path, storage.state(net), how)
-    model.eval()
-    x, y = examples(splits.test)
-    assert y is not None
-    with torch.no_grad():
-        logits = torch.cat([net(model.domain.inward(part)) for part in x.split(_BATCH)])
-    accuracy = float((logits.argmax(1) == y).float().mean())
-    about = {**how, "test_accuracy": accuracy, "width": 84}
-    return Extractor("lenet", _hash(*storage.state(net).values()), about, lambda x: net.embed(model.domain.inward(x)))
+def reference_features(extractor: Extractor, x: Tensor, **said: Any) -> Tensor:
+    """Features of reference examples x (N, *shape), read from the cache where they were computed before.
+
+    The key is a hash of the examples themselves, of the extractor and of what is `said` (data, split). A file that is
+    damaged or says something else than its key is named in a warning, and made anew.
+    """
+    if not extractor.kept:
+        return extractor(x)
+    about = {**said, **extractor.protocol, "examples": digest(x), "shape": list(x.shape), "dtype": str(x.dtype)}
+    key = hashlib.blake2b(repr(sorted(about.items())).encode(), digest_size=10).hexdigest()
+    path = cache_folder() / f"features-{key}.safetensors"
+    if path.exists():
+        try:
+            found = storage.load(path)
+            if found.about != about or list(found.tensors) != ["features"] or len(found.tensors["features"]) != len(x):
+                raise ValueError(f"{path} holds features of something else.")
+            return found.tensors["features"]
+        except ValueError as error:
+            warnings.warn(f"{error} It is made anew.", stacklevel=2)
+    features = extractor(x)
+    storage.save(path, {"features": features}, about)
+    return features
 
 
-def _kept(path: Path, net: nn.Module) -> bool:
-    """Load the weights that an earlier run trained; a damaged file is named, and trained anew."""
-    if not path.exists():
-        return False
-    try:
-        storage.restore(net, storage.load(path).tensors, str(path))
-    except ValueError as error:
-        warnings.warn(f"{error} It is made anew.", stacklevel=2)
-        return False
-    return True
-
-
-def _pca(splits: Splits) -> Extractor:
-    x, _ = examples(splits.train, 10_000)
-    domain = domain_for(splits.spec)
-    flat = domain.inward(x).flatten(1).double()
-    mean, width = flat.mean(0), min(64, flat.shape[1], len(flat) - 1)
-    values, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / (len(flat) - 1))
-    basis = vectors[:, -width:]
-    basis = torch.where(basis.sum(0) < 0, -basis, basis)  # eigenvectors have no sign of their own
-    explained = float(values[-width:].sum() / values.sum())
-    hashed = _hash(mean.float(), basis.float())
-    about = {"width": width, "variance": explained}
-    return Extractor("pca", hashed, about, lambda x: (domain.inward(x).flatten(1).double() - mean) @ basis)
-
-
-def _random(splits: Splits) -> Extractor:
-    with seeded(0):
-        net = LeNet(splits.spec.shape[0], 2).eval()
-    domain = domain_for(splits.spec)
-    return Extractor(
-        "random", _hash(*storage.state(net).values()), {"width": 84}, lambda x: net.embed(domain.inward(x))
-    )
-
-
-def _columns(splits: Splits) -> Extractor:
-    domain = domain_for(splits.spec)
-    hashed = _hash(torch.tensor([splits.spec.mean, splits.spec.std], dtype=torch.float64))
-    return Extractor("columns", hashed, {"width": splits.spec.size}, lambda x: domain.inward(x).flatten(1))
-
-
-def own(name: str, function: Callable[[Tensor], Tensor], probe: DataSpec) -> Extractor:
-    """A user's function (N, *shape) -> (N, d), hashed by what it answers to fixed random examples."""
+def own(name: str, function: Function, probe: DataSpec) -> Extractor:
+    """A user's function (N, *shape) -> (N, d), hashed by what it answers to fixed random examples; never kept."""
     with seeded(0):
         shape = (8, *probe.shape)
         x = torch.randn(shape) if probe.levels is None else torch.randint(probe.levels, shape, dtype=torch.uint8)
@@ -179,15 +141,17 @@ def own(name: str, function: Callable[[Tensor], Tensor], probe: DataSpec) -> Ext
         answer = function(x)
     if answer.ndim != 2 or len(answer) != 8:
         raise ValueError(f"Expected features of shape (8, d) from {name}, got {tuple(answer.shape)}.")
-    return Extractor(name, _hash(answer.float()), {"width": answer.shape[1]}, function)
+    return Extractor(name, digest(answer.float()), {"width": answer.shape[1]}, function, kept=False)
 
 
 def encoder(model: Model) -> Extractor:
     """The representation of a model of one's own, e.g. to compare other models in it."""
     model.require("features")
+    if model.generative.reads_y:
+        raise Unsupported("The representation of a conditional model needs a condition; choose other features.")
 
     def features(x: Tensor) -> Tensor:
-        with evaluating(model):
+        with evaluating(model), seeded(0):
             return torch.cat([f.flatten(1) for f in model.features(x).values()], 1)
 
     return own(f"encoder of {model.recipe.name if model.recipe else 'a model'}", features, model.data)

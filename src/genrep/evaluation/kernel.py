@@ -80,10 +80,10 @@ def group_sums(x: Tensor, y: Tensor, gx: Tensor, gy: Tensor, kernel: Kernel, blo
     """Sums of k(x_i, y_j) over pairs of groups, (G, G) float64. Given x itself as y, the diagonal is left out."""
     groups = int(gx.max()) + 1
     sums = torch.zeros(groups, groups, dtype=torch.float64, device=x.device)
-    columns = torch.nn.functional.one_hot(gy, groups).to(x)
+    columns = torch.nn.functional.one_hot(gy, groups).double()
     for rows, first, values in blocks(x, y, kernel, block):
         part = torch.zeros_like(sums)
-        part.index_add_(0, gx[rows], (values @ columns[first:]).double())
+        part.index_add_(0, gx[rows], values.double() @ columns[first:])
         sums += part + part.T if x is y else part
     return sums
 
@@ -170,7 +170,7 @@ def kernel_distance_subsets(
     for i, (rows_x, rows_y) in enumerate(zip(*parts, strict=True)):
         a, b = x[rows_x.to(x.device)], y[rows_y.to(y.device)]
         drawn = len(range(i, subsets, count))
-        in_a, in_b = (_members(len(of), size, drawn, generator).to(of) for of in (a, b))
+        in_a, in_b = (_members(len(of), size, drawn, generator).to(of.device) for of in (a, b))
         values.append(_subset_distances(a, b, in_a, in_b, k))
     found = torch.cat(values)
     error = float(found.std()) * math.sqrt(1 / subsets + size / least)
@@ -188,7 +188,7 @@ def kernel_distance_subsets(
 
 def _members(n: int, size: int, subsets: int, generator: torch.Generator) -> Tensor:
     """Random subsets of n rows as columns of zeros and ones, (n, subsets)."""
-    inside = torch.zeros(n, subsets)
+    inside = torch.zeros(n, subsets, dtype=torch.float64)
     for s in range(subsets):
         inside[torch.randperm(n, generator=generator)[:size], s] = 1
     return inside
@@ -200,7 +200,7 @@ def _subset_distances(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, k: Kerne
     for a, b, in_a, in_b in ((x, x, in_x, in_x), (y, y, in_y, in_y), (x, y, in_x, in_y)):
         total = torch.zeros(in_x.shape[1], dtype=torch.float64, device=x.device)
         for rows, first, values in blocks(a, b, k):
-            total += ((values @ in_b[first:]).double() * in_a[rows]).sum(0)
+            total += ((values.double() @ in_b[first:]) * in_a[rows]).sum(0)
         sums.append(total)
-    n = in_x.sum(0).double()
+    n = in_x.sum(0)
     return 2 * (sums[0] + sums[1]) / (n * (n - 1)) - 2 * sums[2] / n**2

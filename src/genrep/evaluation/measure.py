@@ -6,180 +6,99 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, get_args
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genrep.contracts import LogLikelihood, Model, Unsupported, evaluating, seeded
+from genrep.contracts import Unsupported, evaluating, seeded
 from genrep.data.splits import Splits
 from genrep.evaluation import cost
-from genrep.evaluation.bits import bits_per_dimension
+from genrep.evaluation.annealed import Start, bidirectional
 from genrep.evaluation.coverage import prdc
+from genrep.evaluation.criticism import dimensions, joint
 from genrep.evaluation.curve import precision_recall_curve
 from genrep.evaluation.estimate import Estimate, NullCheck, estimate, null_check
-from genrep.evaluation.features import Extractor, examples, fingerprint
+from genrep.evaluation.features import Extractor
 from genrep.evaluation.frechet import frechet_distance, plug_in
 from genrep.evaluation.kernel import kernel_distance
 from genrep.evaluation.memorisation import authenticity, copying
-from genrep.evaluation.probe import probe
+from genrep.evaluation.representation import disentanglement, probe, representation
 from genrep.evaluation.scores import absolute_error, ms_ssim, psnr
 from genrep.evaluation.spectrum import spectral_gap
+from genrep.evaluation.subject import Subject
 from genrep.naming import choose
 
 Found = dict[str, Estimate]
-_PROBED = 5000  # training examples that a probe reads
 _TIMED = 64  # samples per batch when sampling is timed
-_EVALUATIONS = 20  # of a chain's network, per sample and per example's bound, at most
-_ODE = 50  # of the network along an equation that is solved for a density, where fewer would be biased
-_GROUPS = 20  # of examples, for the jackknife that pairs likelihoods
+_SIMULATED = 50  # examples on which annealing is checked from both sides
 
 
-class Subject:
-    """A model beside the data it is measured on; samples, features and likelihoods are made once, when first needed.
+def _bits(
+    s: Subject,
+    *,
+    method: str = "auto",
+    draws: int | None = None,
+    evaluations: int | None = None,
+    temperatures: int = 500,
+    leapfrog: int = 10,
+    start: Start = "prior",
+) -> Found:
+    """Bits per dimension of masses over levels; nats of densities over real values.
 
-    `samples` are drawn, `examples` of the test split are looked at, both chosen by `seed`; a conditional model is given
-    the labels or conditions of test examples.
+    Args:
+        method: One of the model's own (genrep models NAME lists them), annealed, or auto: the first of its own.
+        draws: K importance weights, averaged bounds, points in the cell of a level, or chains; None: the method's own.
+        evaluations: Of a chain's network for each example; None: a few, of which a bound is estimated without bias.
+        temperatures: Of annealed importance sampling.
+        leapfrog: Steps of a proposal in annealed importance sampling.
+        start: Of annealed importance sampling: prior or posterior.
     """
-
-    def __init__(
-        self,
-        model: Model,
-        splits: Splits,
-        extractor: Extractor,
-        *,
-        samples: int = 2000,
-        examples: int = 2000,
-        seed: int = 0,
-        evaluations: int = _EVALUATIONS,
-        bound_evaluations: int = _EVALUATIONS,
-    ) -> None:
-        if splits.spec != model.data:
-            raise ValueError(
-                f"The model was made for {model.data}, {splits.name} is {splits.spec}; measure it on its own data."
-            )
-        self.model, self.splits, self.extractor, self.seed, self.samples = model, splits, extractor, seed, samples
-        self.sampling, self.bound_evaluations = quick_sampling(model, evaluations), bound_evaluations
-        self.index = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(seed))[:examples]
-        self.protocol = {
-            "model": model.recipe.name if model.recipe else "own",
-            "data": splits.name,
-            "data_hash": fingerprint(splits),
-            "split": "test",
-        }
-
-    @cached_property
-    def real(self) -> tuple[Tensor, Tensor | None]:
-        x, y = self.splits.test[self.index]
-        return x.cpu(), None if y is None else y.cpu()
-
-    def conditions(self, n: int) -> Tensor | None:
-        """Labels or conditions of n test examples, from the first again when they run out; None if none is read."""
-        y = self.real[1]
-        if not self.model.generative.reads_y:
-            return None
-        assert y is not None
-        return y[torch.arange(n) % len(y)]
-
-    @cached_property
-    def generated(self) -> Tensor:
-        condition = self.conditions(self.samples)
-        return self.model.sample(self.samples, condition=condition, seed=self.seed, **self.sampling).cpu()
-
-    @cached_property
-    def features(self) -> tuple[Tensor, Tensor]:
-        """Of test examples and of samples."""
-        return self.extractor(self.real[0]), self.extractor(self.generated)
-
-    @cached_property
-    def train_features(self) -> Tensor:
-        return self.extractor(examples(self.splits.train, 20_000)[0])
-
-    @property
-    def feature_protocol(self) -> dict[str, Any]:
-        return {**self.protocol, **self.extractor.protocol}
-
-    def log_likelihood(self, **how: Any) -> LogLikelihood:
-        """Of all test examples looked at, in batches."""
-        x, y = self.real
-        y = y if self.model.generative.reads_y else None
-        found = []
-        with torch.no_grad(), evaluating(self.model), seeded(self.seed):
-            for i in range(0, len(x), 128):
-                part = slice(i, i + 128)
-                found.append(self.model.log_likelihood(x[part], condition=None if y is None else y[part], **how))
-        return LogLikelihood(torch.cat([f.value for f in found]).cpu(), found[0].kind, found[0].measure)
-
-    @cached_property
-    def likelihood(self) -> tuple[Tensor, dict[str, Any]]:
-        """log p(x) of the test examples looked at, in nats (N,), and how it was found.
-
-        A bound that is a sum over the steps of a chain is estimated, without bias, from some of them per example.
-        """
-        self.model.require("log_likelihood")
-        method, way = next(iter(self.model.generative.likelihoods(self.model.inference).items()))
-        most = self.bound_evaluations if way.kind == "lower bound" else _ODE
-        steps = "evaluations" in inspect.signature(way.f).parameters
-        how = {"evaluations": min(most, self.model.generative.evaluations())} if steps else {}
-        nats, kind, measure = self.log_likelihood(method=method, **how)
-        stated = {"kind": kind, "measure": measure, "method": method, "levels": self.splits.spec.levels, **how}
-        return nats, {**self.protocol, **stated}
-
-    def represent(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """All layers of the model's representation side by side, (N, d)."""
-        y = y if self.model.generative.reads_y else None
-        with torch.no_grad(), evaluating(self.model), seeded(self.seed):
-            parts = [
-                self.model.features(x[i : i + 256], condition=None if y is None else y[i : i + 256])
-                for i in range(0, len(x), 256)
-            ]
-        return torch.cat([torch.cat([f.flatten(1).float().cpu() for f in p.values()], 1) for p in parts])
+    how: dict[str, Any] = {"temperatures": temperatures, "leapfrog": leapfrog, "start": start}
+    found = s.likelihood(method=method, draws=draws, evaluations=evaluations, **how)
+    return {"bits" if found.measure == "mass" else "nats": found.estimate(s.protocol)}
 
 
-def quick_sampling(model: Model, evaluations: int = _EVALUATIONS) -> dict[str, Any]:
-    """Sampling options for measuring: a chain is walked in at most so many evaluations, by DPM-Solver if it can be."""
-    options = inspect.signature(type(model.generative).forward, eval_str=True).parameters
-    if "evaluations" not in options:
-        return {}
-    how: dict[str, Any] = {"evaluations": min(evaluations, model.generative.evaluations())}
-    if "sampler" in options and "dpm_solver" in get_args(options["sampler"].annotation):
-        how["sampler"] = "dpm_solver"
-    return how
+def _nats(
+    s: Subject,
+    *,
+    method: str = "auto",
+    draws: int | None = None,
+    evaluations: int | None = None,
+    temperatures: int = 500,
+    leapfrog: int = 10,
+    start: Start = "prior",
+) -> Found:
+    """-log p(x) of a whole example in nats: of a mass, as papers print it for binary images, or of a density.
+
+    The options are those of `bits`.
+    """
+    how: dict[str, Any] = {"temperatures": temperatures, "leapfrog": leapfrog, "start": start}
+    found = s.likelihood(method=method, draws=draws, evaluations=evaluations, **how)
+    return {"nats": found.estimate(s.protocol, unit="nats")}
 
 
-def _mean(values: Tensor, **how: Any) -> Estimate:
-    """A mean over examples (N,): its usual error, and jackknife replicates by which two models are paired."""
-    values = values.double()
-    return estimate(
-        float(values.mean()), float(values.std()) / len(values) ** 0.5, n=(len(values), 0),
-        replicates=_without_groups(values), **how,
-    )  # fmt: skip
+def _bidirectional(
+    s: Subject, *, draws: int = 16, temperatures: int = 500, leapfrog: int = 10, start: Start = "prior"
+) -> Found:
+    """What annealed importance sampling is off by, at most and on average, in nats, on 50 examples the model draws.
 
-
-def _without_groups(values: Tensor) -> list[float]:
-    """The mean without each of 20 groups of examples."""
-    groups = min(_GROUPS, len(values))
-    if groups < 2:
-        return []
-    total, parts = values.sum(), [values[i::groups] for i in range(groups)]
-    return [float((total - part.sum()) / (len(values) - len(part))) for part in parts]
-
-
-def _bits(s: Subject) -> Found:
-    """Bits per dimension of masses over levels; nats of densities over real values."""
-    nats, stated = s.likelihood
-    if stated["measure"] != "mass":
-        return {"nats": _mean(-nats, protocol=stated, metric="nats")}
-    size = s.splits.spec.size
-    found = bits_per_dimension(nats, size, protocol=stated)
-    return {"bits": found._replace(replicates=tuple(_without_groups(-nats.double() / (size * math.log(2)))))}
-
-
-def _nats(s: Subject) -> Found:
-    """-log p(x) of a whole example in nats: of a mass, as papers print it for binary images, or of a density."""
-    nats, stated = s.likelihood
-    return {"nats": _mean(-nats, protocol=stated, metric="nats per example")}
+    Args:
+        draws: Chains.
+        temperatures: Of annealed importance sampling.
+        leapfrog: Steps of a proposal.
+        start: The density it starts from: prior or posterior.
+    """
+    how: dict[str, Any] = {"temperatures": temperatures, "leapfrog": leapfrog, "start": start}
+    with seeded(s.seed):
+        y = s.model.condition(s.conditions(_SIMULATED), _SIMULATED)
+        found = bidirectional(s.model, _SIMULATED, condition=y, chains=draws, **how)
+    gap = (found.upper - found.lower).double().cpu()
+    error = float(gap.std()) / len(gap) ** 0.5
+    stated = {**s.protocol, **how, "draws": draws, "split": "the model's own samples"}
+    metric = "upper minus lower bound of log p(x), nats"
+    return {"annealing_gap": estimate(float(gap.mean()), error, n=(0, len(gap)), protocol=stated, metric=metric)}
 
 
 def _plain(value: float, s: Subject, metric: str) -> Estimate:
@@ -214,10 +133,15 @@ def _curve(s: Subject) -> Found:
     return {"f8": found.f8, "f1_8": found.f1_8}
 
 
-def _memorisation(s: Subject) -> Found:
+def _memorisation(s: Subject, *, cells: int = 1) -> Found:
+    """Are samples closer to the training data than held-out data is?
+
+    Args:
+        cells: Of C_T, k-means clusters of the training data, so that copies of one mode do not hide behind another.
+    """
     real, generated = s.features
     found: Found = {}
-    for name, test in (("copying", copying), ("authenticity", authenticity)):
+    for name, test in (("copying", partial(copying, cells=cells, seed=s.seed)), ("authenticity", authenticity)):
         result = test(train=s.train_features, held_out=real, generated=generated, protocol=s.feature_protocol)
         found |= {name: result.estimate, f"{name}_p": _plain(result.p_value, s, f"p-value of {name}")}
     return found
@@ -261,19 +185,26 @@ def _reconstruction(s: Subject) -> Found:
     return found | {"reconstruction_ms_ssim": similar}
 
 
-def _probe(s: Subject) -> Found:
-    s.model.require("features")
-    train, target = examples(s.splits.train, _PROBED)
-    x, y = s.real
-    if target is None or y is None or not s.splits.spec.classes:
-        raise Unsupported("A probe needs labels, and this data set has none.")
-    if s.model.generative.reads_y:
-        raise Unsupported("This model's representation is computed from the label, so a probe would only read it back.")
-    a, b = s.represent(train, target), s.represent(x, y)
-    protocol = {**s.protocol, "layers": "all", "noise": 0.0}
+def _criticism(s: Subject, *, permutations: int = 500) -> Found:
+    """Do samples and test examples differ in the code of the reference model, per dimension and jointly?
+
+    Args:
+        permutations: Of the joint test; its p-value is at least 1 / (1 + permutations).
+    """
+    reference = s.reference or s.extractor
+    protocol = {**s.protocol, **reference.protocol}
+    real, fake = s.features if s.reference is None else (reference(s.real[0]), reference(s.generated))
+    each = dimensions(real=real, generated=fake, protocol=protocol)
+    both = joint(real=real, generated=fake, permutations=permutations, seed=s.seed, protocol=protocol)
+
+    def p(value: float, found: Estimate, metric: str) -> Estimate:
+        return estimate(value, math.nan, n=found.n, protocol=protocol, metric=f"p-value of {metric}")
+
     return {
-        "probe": probe(a, target, b, y, protocol=protocol, seed=s.seed),
-        "probe_neighbours": probe(a, target, b, y, reader="neighbours", protocol=protocol, seed=s.seed),
+        "criticism_dimensions": each.rejected,
+        "criticism_dimensions_p": p(each.p_value, each.rejected, "no dimension differing"),
+        "criticism": both.distance,
+        "criticism_p": p(both.p_value, both.distance, "the joint test"),
     }
 
 
@@ -289,9 +220,10 @@ def _cost(s: Subject) -> Found:
     return found | timed
 
 
-METRICS: dict[str, Callable[[Subject], Found]] = {
+METRICS: dict[str, Callable[..., Found]] = {  # keyword-only parameters of each are its options
     "bits": _bits,
     "nats": _nats,
+    "bidirectional": _bidirectional,
     "fd": _fd,
     "kid": _kid,
     "prdc": _prdc,
@@ -299,19 +231,34 @@ METRICS: dict[str, Callable[[Subject], Found]] = {
     "memorisation": _memorisation,
     "spectrum": _spectrum,
     "reconstruction": _reconstruction,
-    "probe": _probe,
+    "probe": probe,
+    "representation": representation,
+    "disentanglement": disentanglement,
+    "criticism": _criticism,
     "cost": _cost,
 }
+USUAL = tuple(name for name in METRICS if name not in ("bidirectional", "disentanglement"))  # the others take minutes
 
 
-def measure(subject: Subject, metrics: Sequence[str] = tuple(METRICS)) -> dict[str, Estimate | str]:
-    """Every estimate by name; where the model or the data cannot answer, the reason under the metric's name."""
+def options_of(metric: str) -> dict[str, inspect.Parameter]:
+    """The options of a metric by name."""
+    parameters = inspect.signature(METRICS[metric], eval_str=True).parameters
+    return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def measure(subject: Subject, metrics: Sequence[str] = USUAL, **options: Any) -> dict[str, Estimate | str]:
+    """Every estimate by name; where the model or the data cannot answer, the reason under the metric's name.
+
+    `options` go to each metric that has an option of that name; one that none has is a ValueError.
+    """
     for name in metrics:
         choose(name, METRICS, "metric")
+    for option in options:
+        choose(option, {o for name in metrics for o in options_of(name)}, f"option of {', '.join(metrics)}")
     found: dict[str, Estimate | str] = {}
     for name in metrics:
         try:
-            found |= METRICS[name](subject)
+            found |= METRICS[name](subject, **{k: v for k, v in options.items() if k in options_of(name)})
         except Unsupported as reason:
             found[name] = str(reason)
     return found

@@ -5,22 +5,22 @@ The regularisation is chosen by cross-validation on the training rows; the test 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import BaseCrossValidator, GridSearchCV, KFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from genrep.evaluation.arrays import Array, features, group_of
 from genrep.evaluation.estimate import Estimate, estimate, jackknifed
+from genrep.evaluation.logistic import basis, logistic
 
-STRENGTHS = (1e-4, 1e-2, 1.0, 1e2)  # C of the logistic probe
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the logistic probe
 PENALTIES = tuple(10.0**p for p in range(-4, 5))  # of the ridge probe
 NEIGHBOURS = (1, 5, 20, 50)
 
@@ -39,8 +39,9 @@ def probe(
     """Accuracy on integer targets (binomial error), R^2 on real ones (jackknife over test rows).
 
     train (N, d), test (M, d); targets (N,), (M,), or (N, T), (M, T) real: R^2 is then averaged over the T columns.
-    Features are standardised by the training rows. "linear": logistic regression or ridge. "neighbours": the mean or
-    majority of the k nearest, k one of 1, 5, 20, 50. What was chosen stands in the protocol. n is (train, test).
+    Features are standardised by the training rows. "linear": logistic regression or ridge; the penalty of the former is
+    lowered step by step until the cross-validated accuracy falls. "neighbours": the mean or majority of the k nearest,
+    k one of 1, 5, 20, 50. What was chosen stands in the protocol. n is (train, test).
     """
     x, z = features(train, "train"), features(test, "test")
     if x.shape[1] != z.shape[1]:
@@ -49,9 +50,9 @@ def probe(
     if y.dtype.kind != t.dtype.kind or y.shape[1:] != t.shape[1:]:
         raise ValueError(f"Expected one kind of target, got {y.dtype} {y.shape} and {t.dtype} {t.shape}.")
     classes = y.dtype.kind in "iu"
-    fitted = _search(classes, reader, y, seed).fit(x.cpu().numpy(), y)
+    fitted = _fitted(classes, reader, x.cpu().numpy(), y, seed)
     predicted, n = fitted.predict(z.cpu().numpy()), (len(x), len(z))
-    stated = {"metric": "accuracy" if classes else "R2", "reader": reader, "chosen": _chosen(fitted), "seed": seed}
+    stated = {"metric": "accuracy" if classes else "R2", "reader": reader, "chosen": fitted.chosen, "seed": seed}
     if classes:
         right = float((predicted == t).mean())
         return estimate(right, (right * (1 - right) / len(t)) ** 0.5, n=n, protocol=protocol, level=level, **stated)
@@ -72,29 +73,46 @@ def _target(y: Array, n: int, name: str) -> np.ndarray:
     return t.double().numpy() if real else t.long().numpy()
 
 
-def _search(classes: bool, reader: str, y: np.ndarray, seed: int) -> GridSearchCV:
+class Reader(NamedTuple):
+    """A fitted reader, and the strength or number of neighbours that cross-validation chose."""
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    chosen: float
+
+
+def _fitted(classes: bool, reader: str, x: np.ndarray, y: np.ndarray, seed: int) -> Reader:
+    """The reader with the cross-validated choice of its regularisation, fitted to all training rows."""
     if reader not in ("linear", "neighbours"):
         raise ValueError(f"Expected reader to be linear or neighbours, got {reader!r}.")
     smallest = int(np.unique(y, return_counts=True)[1].min()) if classes else len(y)
     folds = min(5, smallest)
     if folds < 2 or (classes and len(np.unique(y)) < 2):
         raise ValueError("Expected at least two classes with two training rows each; leave out the classes with one.")
-    model: BaseEstimator
-    if reader == "neighbours":
-        model, name = (KNeighborsClassifier() if classes else KNeighborsRegressor()), "n_neighbors"
-        choices: Sequence[Any] = tuple(k for k in NEIGHBOURS if k <= len(y) * (folds - 1) // folds)
-    elif classes:
-        model, name, choices = LogisticRegression(max_iter=2000), "C", STRENGTHS
-    else:
-        model, name, choices = RidgeCV(PENALTIES), "alphas", (PENALTIES,)  # it chooses by leave-one-out itself
-    pipeline = make_pipeline(StandardScaler(), model)
     split = (StratifiedKFold if classes else KFold)(folds, shuffle=True, random_state=seed)
-    return GridSearchCV(pipeline, {f"{pipeline.steps[-1][0]}__{name}": list(choices)}, cv=split)
+    if reader == "linear" and not classes:
+        ridge = RidgeCV(PENALTIES)  # it chooses by leave-one-out itself
+        return Reader(make_pipeline(StandardScaler(), ridge).fit(x, y).predict, float(np.asarray(ridge.alpha_)))
+    if reader == "linear":
+        return _logistic(x, y, split)
+    choices = [k for k in NEIGHBOURS if k <= len(y) * (folds - 1) // folds]
+    pipeline = make_pipeline(StandardScaler(), KNeighborsClassifier() if classes else KNeighborsRegressor())
+    name = f"{pipeline.steps[-1][0]}__n_neighbors"
+    search = GridSearchCV(pipeline, {name: choices}, cv=split).fit(x, y)
+    return Reader(search.predict, float(search.best_params_[name]))
 
 
-def _chosen(fitted: GridSearchCV) -> float:
-    last = fitted.best_estimator_[-1]
-    return float(np.asarray(last.alpha_ if isinstance(last, RidgeCV) else next(iter(fitted.best_params_.values()))))
+def _logistic(x: np.ndarray, y: np.ndarray, split: BaseCrossValidator) -> Reader:
+    """The penalty is lowered as long as the accuracy on held-out folds does not fall."""
+    x = x.astype(np.float64)
+    folds = [(x[a], y[a], x[b], y[b], basis(x[a])) for a, b in split.split(x, y)]
+    best, chosen, fitted = -1.0, STRENGTHS[0], [None] * len(folds)
+    for strength in STRENGTHS:
+        fitted = [logistic(f[0], f[1], strength, given=f[4], start=s) for f, s in zip(folds, fitted, strict=True)]
+        score = float(np.mean([(s.predict(f[2]) == f[3]).mean() for f, s in zip(folds, fitted, strict=True)]))
+        if score < best:
+            break
+        best, chosen = score, strength
+    return Reader(logistic(x, y, chosen).predict, chosen)
 
 
 def _r2(truth: np.ndarray, predicted: np.ndarray) -> float:

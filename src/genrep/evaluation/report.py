@@ -22,7 +22,7 @@ from scipy import stats
 
 from genrep import storage
 from genrep.evaluation import figures
-from genrep.evaluation.estimate import Estimate, difference
+from genrep.evaluation.estimate import Estimate, difference, holm
 
 SCHEMA = 1
 Entry = dict[str, Any]
@@ -183,19 +183,6 @@ def _p_value(d: Estimate) -> float:
     if not d.standard_error > 0:
         return 1.0 if d.value == 0 else 0.0
     return float(2 * stats.t.sf(abs(d.value) / d.standard_error, degrees))
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's step-down correction: sorted, p_(i) times (m - i), made monotone (Holm, 1979).
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    order, adjusted, largest = sorted(range(len(p_values)), key=lambda i: p_values[i]), [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 def write(report: Mapping[str, Any], folder: Path) -> Path:

@@ -17,8 +17,9 @@ from genrep import storage
 from genrep.data.splits import Splits
 from genrep.evaluation import cost, figures, report
 from genrep.evaluation.estimate import NullCheck
-from genrep.evaluation.features import Extractor, ExtractorName, extractor, fingerprint
-from genrep.evaluation.measure import METRICS, Subject, measure, null
+from genrep.evaluation.extractors import extractor
+from genrep.evaluation.features import Extractor, fingerprint
+from genrep.evaluation.measure import METRICS, USUAL, Subject, measure, null
 from genrep.interface import folders, runs
 from genrep.interface.variants import Variant, variants
 from genrep.naming import choose
@@ -42,7 +43,7 @@ def compare(
     examples: int = 2000,
     evaluations: int = 20,
     bound_evaluations: int = 20,
-    features: ExtractorName = "auto",
+    features: str | Extractor = "auto",
     metrics: Sequence[str] | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
@@ -64,8 +65,8 @@ def compare(
         examples: How many test examples are looked at, at most.
         evaluations: Of the network per sample of a chain, at most; chains are walked by DPM-Solver where they can be.
         bound_evaluations: Of the network per example, for a bound that is a sum over a chain: an unbiased estimate.
-        features: In which distances are measured.
-        metrics: Which ones, by name; None: all.
+        features: In which distances are measured: auto, lenet, pca:64, inception:FILE, ... (see `extractor`), or one made.
+        metrics: Which ones, by name; None: all that do not take minutes.
         progress: Show progress bars on a terminal.
         say: What to do with a line of news.
         **settings: Of training, for all models alike (see `Settings`).
@@ -79,7 +80,7 @@ def compare(
     if (seconds is None) == (steps is None):
         raise ValueError("Give either seconds or steps of training for each model.")
     rows = variants(models)
-    wanted = tuple(METRICS) if metrics is None else tuple(choose(name, METRICS, "metric") for name in metrics)
+    wanted = USUAL if metrics is None else tuple(choose(name, METRICS, "metric") for name in metrics)
     splits, folder = data if isinstance(data, Splits) else data_sets.load(data), Path(out)
     for row in rows:
         row.build(splits.spec)

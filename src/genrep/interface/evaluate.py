@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from genrep import storage
-from genrep.evaluation.features import ExtractorName, extractor
-from genrep.evaluation.measure import METRICS, Subject, measure
+from genrep.evaluation.extractors import extractor
+from genrep.evaluation.features import Extractor, encoder
+from genrep.evaluation.measure import METRICS, USUAL, Subject, measure
 from genrep.evaluation.report import as_json
 from genrep.interface import runs
 from genrep.naming import choose
@@ -23,27 +24,33 @@ def evaluate(
     data: runs.DataLike | None = None,
     samples: int = 2000,
     examples: int = 2000,
-    features: ExtractorName = "auto",
+    features: str | Extractor = "auto",
+    reference: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure the model of a run, write `metrics.json` into its folder, and return what that holds.
 
     Args:
         run: The folder.
-        metrics: Which, by name; None: all that apply.
+        metrics: Which, by name; None: all that apply and do not take minutes.
         data: Where the data are now; None: where config.yaml says.
         samples: How many are drawn for distances.
         examples: How many test examples are looked at, at most.
-        features: In which distances are measured.
+        features: In which distances are measured: auto, lenet, pca:64, inception:FILE, ... (see `extractor`), or one made.
+        reference: The folder of another run, in whose representation criticism compares; None: in `features`.
         seed: Of samples and the choice of test examples.
         device: auto takes an accelerator when there is one.
+        **options: Of the metrics, as in `genrep.evaluation.measure.options_of(name)`: method="importance", draws=500.
     """
-    chosen = tuple(METRICS) if metrics is None else tuple(choose(name, METRICS, "metric") for name in metrics)
+    chosen = USUAL if metrics is None else tuple(choose(name, METRICS, "metric") for name in metrics)
     folder = Path(run)
     model = runs.load(folder).to(pick_device(device))
     splits = runs.data_of(folder, data)
-    subject = Subject(model, splits, extractor(features, splits), samples=samples, examples=examples, seed=seed)
-    found = as_json(measure(subject, chosen))
+    other = None if reference is None else encoder(runs.load(Path(reference)).to(model.device))
+    counts = {"samples": samples, "examples": examples, "seed": seed}
+    subject = Subject(model, splits, extractor(features, splits, model), reference=other, **counts)
+    found = as_json(measure(subject, chosen, **options))
     storage.write_json(folder / "metrics.json", found)
     return found

@@ -20,10 +20,13 @@ class LeNet(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Features (B, 84)."""
+        return self.features(self.dense(self.maps(x).flatten(1)).relu()).relu()
+
+    def maps(self, x: Tensor) -> Tensor:
+        """What the convolutions see and where, (B, 16, 5, 5)."""
         x = self.first(x).relu()
         x = F.max_pool2d(x, 2) if min(x.shape[2:]) >= 16 else x
-        x = F.adaptive_max_pool2d(self.second(x).relu(), 5)
-        return self.features(self.dense(x.flatten(1)).relu()).relu()
+        return F.adaptive_max_pool2d(self.second(x).relu(), 5)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.embed(x))

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from genrep.evaluation.estimate import Estimate, difference
+from genrep.evaluation.likelihood import BY_MODEL
 from genrep.evaluation.report import revived
 from genrep.interface.compare import compare
 
 NEEDED = ("data", "models")
 KEYS = ("models", "metrics", "settings", "orders")
 BUDGET = ("steps", "seconds", "samples", "examples", "evaluations", "bound_evaluations", "features", "settings")
-_BY_MODEL = ("kind", "method", "evaluations")  # of a protocol: how a likelihood was found, which an order may cross
 
 
 def run(
@@ -74,4 +74,4 @@ def orders(asked: list[Mapping[str, Any]], models: Mapping[str, Any]) -> list[di
 
 def _of_its_kind(found: Estimate) -> Estimate:
     """Without what may differ between exact values and bounds of one quantity."""
-    return found._replace(protocol={k: v for k, v in found.protocol.items() if k not in _BY_MODEL})
+    return found._replace(protocol={k: v for k, v in found.protocol.items() if k not in BY_MODEL})
