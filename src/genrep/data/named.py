@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genrep.data import readers
+from genrep.data.binary import bernoulli
 from genrep.data.readers import Raw
 from genrep.data.sources import File, fetch
 from genrep.data.splits import Part, Splits, assemble
@@ -22,6 +23,7 @@ class Source(NamedTuple):
     licence: str
     read: Callable[[Sequence[Path], int], Raw]
     files: Sequence[File] = ()
+    then: Callable[[Splits], Splits] = lambda splits: splits  # what is done to the splits in the end
 
 
 def names() -> list[str]:
@@ -52,7 +54,7 @@ def read_named(name: str, *, label: str | None, condition: Sequence[str], seed: 
     if raw.characters:
         about["characters"] = list(raw.characters)
     about["inferred"].append(f"levels {raw.levels}" if raw.levels else "real values")
-    return assemble(name, raw.parts, levels=raw.levels, seed=seed, about=about, channels=raw.columns)
+    return source.then(assemble(name, raw.parts, levels=raw.levels, seed=seed, about=about, channels=raw.columns))
 
 
 def _label(name: str, raw: Raw, label: str, about: dict[str, Any]) -> Raw:
@@ -138,6 +140,14 @@ SOURCES: dict[str, Source] = {
     ),
     "mnist": Source(
         "MNIST, 28 x 28 handwritten digits", "http://yann.lecun.com/exdb/mnist/", "none stated", readers.mnist, _MNIST
+    ),
+    "mnist_binary": Source(
+        "MNIST with binary pixels, drawn with the grey values as probabilities",
+        "http://yann.lecun.com/exdb/mnist/",
+        "none stated",
+        readers.mnist,
+        _MNIST,
+        bernoulli,
     ),
     "fashion_mnist": Source(
         "Fashion-MNIST, 28 x 28 pictures of clothes",

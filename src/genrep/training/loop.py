@@ -281,7 +281,7 @@ def held_out_loss(trainer: Trainer, validation: Data) -> float:
         n = min(len(validation), _HELD_OUT)
         for i, index in enumerate(torch.arange(n).split(trainer.settings.batch or 1)):
             reseed(trainer.device, trainer.settings.seed, trainer.stage, i)
-            loss, _ = trainer.loss(trainer.batch(validation, index), "model")
+            loss, _ = trainer.loss(trainer.placed(validation[index]), "model")
             total, count = total + loss.item() * len(index), count + len(index)
     return total / count
 

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from genrep import storage
 from genrep.contracts import Batch, Data, Model, Objective, Terms
 from genrep.data.batches import Order
+from genrep.data.binary import Redrawn
 from genrep.training import ranks
 from genrep.training.average import Average
 from genrep.training.noise import reseed
@@ -112,7 +113,7 @@ class Trainer:
         for order in self.orders:
             reseed(self.device, self.settings.seed, self.stage, order.rank, self.step)
             with self._averaging(order):
-                loss, terms = self.loss(self.batch(self.data, order(self.step)), player)
+                loss, terms = self.loss(self.placed(self.drawn(order(self.step))), player)
                 (loss / len(self.orders)).backward()
             found.append({name: _mean(t.detach()) for name, t in terms.items()})
         if self.unreached:
@@ -128,9 +129,12 @@ class Trainer:
         means = ranks.mean_terms(found, list(self.objective.weights))
         return means | {"gradient_norm" if player == "model" else f"gradient_norm/{player}": norm.detach()}
 
-    def batch(self, data: Data, index: Tensor) -> Batch:
-        """Those examples on the device of training, in its memory layout."""
-        batch = data[index]
+    def drawn(self, index: Tensor) -> Batch:
+        """Those training examples; noise in them comes from the generator of the update."""
+        return self.data.draw(index) if isinstance(self.data, Redrawn) else self.data[index]
+
+    def placed(self, batch: Batch) -> Batch:
+        """A batch on the device of training, in its memory layout."""
         x = batch.x.to(self.device, non_blocking=True)
         if self.mode.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
