@@ -122,7 +122,11 @@ class Likelihood(Conditional):
 
     def forward(self, z: Tensor, *, y: Tensor | None = None) -> Distribution:
         c = encode_condition(y, self.condition_width, z) if self.reads_y else None
-        out = self.net(z, c).float()
+        return self.of(self.net(z, c))
+
+    def of(self, out: Tensor) -> Distribution:
+        """p(x | z, y) from what the network says, (B, channels, ...)."""
+        out = out.float()
         if self.name == "bernoulli":
             return Bernoulli(out)
         if self.name == "squared_error":
