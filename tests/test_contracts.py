@@ -184,7 +184,9 @@ def test_condition_is_asked_for_and_matters(name, spec):
         pytest.skip(f"{name} has no conditional version")
     model, data = made(name, spec, conditional=True), data_for(spec)
     assert "condition" in model.capabilities
-    fit(model, data, Settings(steps=20 * len(model.objectives[0].turns), batch=N, lr=1e-2, device="cpu"), mode=Mode())
+    for stage, objective in enumerate(model.objectives):
+        settings = Settings(steps=20 * len(objective.turns), batch=N, lr=1e-2, device="cpu")
+        fit(model, data, settings, mode=Mode(), stage=stage)
     if "sample" in model.capabilities:
         with pytest.raises(ValueError, match="This model is conditional"):
             model.sample(2)

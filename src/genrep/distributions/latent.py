@@ -112,7 +112,9 @@ class LatentVariable(Conditional):
 
     def likelihoods(self, inference: Inference) -> Mapping[str, Way]:
         """elbo: E_q log p(x | z) - KL(q || p). importance: the bound of `draws` samples (Burda et al., 2016, eq. 8)."""
-        if "latent" not in inference or "improper" in (self.measure, self.prior.measure, inference.latent.measure):
+        if "latent" not in inference or "improper" in (self.measure, self.prior.measure):
+            return {}
+        if self.prior.measure != inference.latent.measure:  # their ratio would mean nothing
             return {}
 
         def elbo(x: Tensor, y: Tensor | None, *, draws: int = 1) -> Tensor:

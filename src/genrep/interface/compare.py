@@ -59,7 +59,7 @@ def compare(
         data: A data set, by name, path or as splits.
         out: The folder of the report; each model's run is a folder in it.
         seconds: Of training for each model, turned once into steps by a short measurement. Or:
-        steps: Updates for each model (for each of its stages, where it has several).
+        steps: Updates for each model; one with several stages shares them out evenly.
         seed: Of weights, batches, samples and the choice of test examples.
         samples: How many are drawn from each model for distances.
         examples: How many test examples are looked at, at most.
@@ -185,8 +185,11 @@ def _train(row: Variant, splits: Splits, folder: Path, *, seed: int, progress: b
     else:
         if run.exists():  # cut off before its first checkpoint
             shutil.rmtree(run)
-        alone = all(objective.turns == ("model",) for objective in row.build(splits.spec).objectives)
+        objectives = row.build(splits.spec).objectives
+        alone = all(objective.turns == ("model",) for objective in objectives)
         best = {"validate_every": _VALIDATE_EVERY, "keep_best": True} if alone else {}
+        if how.get("steps") is not None:  # equal budgets; `fit` gives each stage its `steps`
+            how["steps"] = max(1, how["steps"] // len(objectives))
         how = {"seed": seed, "samples": 0, "progress": progress, **best, **how}
         runs.fit(row.model, splits, out=run, options=row.options, **how)
     peak, (stage, about) = cost.peak_memory(), folders.position(run)

@@ -59,6 +59,8 @@ def vq_vae(
         prior_depth: Its layers.
         conditional: The prior reads the label or condition.
     """
+    if positions < 1:
+        raise ValueError(f"Expected positions >= 1, got {positions}.")
     condition = condition_width(data, conditional)
     encoder, decoder, grid = grid_coders(
         data,

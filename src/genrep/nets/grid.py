@@ -78,16 +78,16 @@ def grid_coders(
     """Encoder (B, *shape) -> (B, *code, *grid) and decoder (B, latent, *grid) -> (B, channels, ...).
 
     Images are halved `depth` times, 0: twice, or once below a side of 16. Vectors, and images with network=dense, have
-    `positions` latent vectors in a row, from `depth` hidden layers, 0: 2. `width`: as for `encoder_decoder`.
+    `positions` latent vectors in a row, 0: one without a position, from `depth` hidden layers, 0: 2. `width`: as for
+    `encoder_decoder`.
     """
-    if latent < 1 or positions < 1:
-        raise ValueError(f"Expected latent and positions >= 1, got {latent} and {positions}.")
+    if latent < 1 or positions < 0:
+        raise ValueError(f"Expected latent >= 1 and positions >= 0, got {latent} and {positions}.")
     shape_out = (channels, *data.shape[1:])
     if not convolutional(data, network, width, depth):
         hidden = [width or 512] * (depth or 2)
-        return GridCoders(
-            MLP(data.shape, hidden, (*code, positions)), MLP((latent, positions), hidden, shape_out), (positions,)
-        )
+        row = (positions,) if positions else ()
+        return GridCoders(MLP(data.shape, hidden, (*code, *row)), MLP((latent, *row), hidden, shape_out), row)
     width, depth = width or 32, depth or (2 if min(data.shape[1:]) >= 16 else 1)
     grid = sizes(data.shape[1], data.shape[2], depth)[-1]
     return GridCoders(

@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genrep.contracts import Batch, Model, Objective, Terms
+from genrep.distributions.basic import Gaussian
 from genrep.distributions.latent import rate
 
 
@@ -59,6 +61,14 @@ class Rate(Penalty):
     def forward(self, model: Model, coded: Coded) -> Terms:
         prior = model.generative.get_submodule("prior")
         return {"rate": rate(coded.q, prior(y=coded.y), coded.z)}
+
+
+class StandardRate(Rate):
+    """KL(q(z | x) || N(0, I)), weighted by beta, whatever prior takes over later."""
+
+    def forward(self, model: Model, coded: Coded) -> Terms:
+        zero = torch.zeros_like(coded.z)
+        return {"rate": rate(coded.q, Gaussian(zero, zero), coded.z)}
 
 
 class Autoencoding(Objective):

@@ -10,7 +10,7 @@ from torch import Tensor
 from genrep.contracts import Batch, Model, Terms
 from genrep.distributions.codes import Chosen, Entries, Quantised
 from genrep.nets.codebook import CodebookName
-from genrep.objectives.autoencoding import Coded, Penalty
+from genrep.objectives.autoencoding import Coded, Penalty, inside
 
 
 def use_of(codes: Tensor, size: int) -> Terms:
@@ -57,6 +57,6 @@ class UniformRate(Penalty):
 
 def read_codes(model: Model, batch: Batch) -> Batch:
     """The integer codes of a batch, drawn from q(z | x), with its labels or conditions."""
-    z = model.inference.latent(model.domain.inward(batch.x), y=batch.y).sample()
+    z = model.inference.latent(inside(model, batch), y=batch.y).sample()
     entries = cast(Entries, model.generative.get_submodule("prior.codes"))
     return Batch(entries.inward(z), batch.y)

@@ -33,7 +33,7 @@ class Within(Objective):
         if not 0 <= stage < len(inner.objectives):
             raise ValueError(f"Expected a stage below {len(inner.objectives)}, those of the inner model, got {stage}.")
         objective = cast(Objective, inner.objectives[stage])
-        self.terms, self.turns = objective.terms, objective.turns  # pyright: ignore[reportAttributeAccessIssue]
+        self.terms, self.turns, self.probation = objective.terms, objective.turns, objective.probation  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(objective.weights)
         self.inner, self.stage, self.through = inner, stage, bool(learns)
         self.read: Read = read
@@ -70,7 +70,7 @@ class Jointly(Objective):
                     f"Expected objectives whose terms have names of their own, got {sorted(shared)} twice."
                 )
             weights |= objective.weights
-        self.terms = weights
+        self.terms, self.probation = weights, max(o.probation for o in objectives)  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__()
         self.objectives = nn.ModuleList(objectives)
         self.learns = {"model": tuple(dict.fromkeys(p for i in range(len(objectives)) for p in self._paths(i)))}

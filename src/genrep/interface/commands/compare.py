@@ -46,8 +46,15 @@ def _parser() -> Parser:
     parser = Parser("compare", inspect.getdoc(compare) or "")
     parser.option(parser, "data", str | None, help=arguments.DATA)
     parser.option(parser, "models", tuple[str, ...], (), help="Names of models: vae,real_nvp.")
-    parser.option(parser, "seconds", float | None, help="Of training for each model, turned once into steps.")
-    parser.option(parser, "steps", int | None, help="Updates of each model.")
+    parser.option(
+        parser,
+        "seconds",
+        float | None,
+        help="Of training for each model, all its stages together, turned once into steps.",
+    )
+    parser.option(
+        parser, "steps", int | None, help="Updates of each model, shared out evenly among its stages if it has several."
+    )
     parser.option(parser, "out", str | None, help="Folder of the report.")
     parser.option(parser, "metrics", tuple[str, ...], (), help="Which, by name: A,B; by default all that apply.")
     parser.option(parser, "samples", int, 2000, help="Drawn from each model, for distances.")

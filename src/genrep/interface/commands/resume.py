@@ -12,7 +12,12 @@ from genrep.interface.arguments import Parser
 def resume(argv: list[str]) -> None:
     """Continue a run to a total of --steps updates, bit for bit as if it had never stopped."""
     parser = Parser("resume RUN", inspect.getdoc(resume) or "")
-    parser.option(parser, "steps", int | None, help="In all, those already done included.")
+    parser.option(
+        parser,
+        "steps",
+        int | None,
+        help="In all, those already done included; of each stage from the one at hand, if the model has several.",
+    )
     parser.option(parser, "data", str | None, help="Where the data are now; by default where config.yaml says.")
     parser.option(parser, "device", str | None, help="By default the same as before.")
     run, rest = arguments.run_of(argv, "resume", parser)

@@ -72,7 +72,12 @@ def train_parser(name: str | None) -> Parser:
     parser.option(run, "shape", tuple[int, ...], (), help="Bring images to C,H,W; grey and colour for each other.")
     parser.option(run, "labelled", float, 1.0, help="Share of the training examples that keep their labels.")
     parser.option(run, "out", str | None, help="A new folder for the run.")
-    parser.option(run, "seconds", float | None, help="Of training, instead of steps; turned once into steps.")
+    parser.option(
+        run,
+        "seconds",
+        float | None,
+        help="Of training, instead of steps: of all stages together, turned once into steps of each.",
+    )
     parser.option(run, "config", str | None, help="YAML with any of these options; the command line wins.")
     own = {} if name is None else registry.options(name)
     parser.options(f"options of {name or 'the model: genrep train NAME --help'}", own, arguments.helps(recipe))
