@@ -10,17 +10,27 @@ from torch import nn
 
 import genrep.distributions.flows as package
 from genrep.distributions.flows.autoregressive import Autoregressive, Inverted
+from genrep.distributions.flows.batch_norm import BatchNorm
 from genrep.distributions.flows.bijection import Bijection, Chain, Multiscale
 from genrep.distributions.flows.check import check_bijection
+from genrep.distributions.flows.continuous import TIME, Continuous
 from genrep.distributions.flows.coupling import Coupling, checkerboard, halves
 from genrep.distributions.flows.elementwise import Affine, Shift
+from genrep.distributions.flows.emerging import CausalConvolution, emerging
 from genrep.distributions.flows.linear import Linear
+from genrep.distributions.flows.mixture import LogisticMixture
 from genrep.distributions.flows.normalise import ActNorm
+from genrep.distributions.flows.patches import PatchAutoregressive, Patches
 from genrep.distributions.flows.planar import Planar
+from genrep.distributions.flows.radial import Radial
 from genrep.distributions.flows.reshape import Flatten, Squeeze
-from genrep.distributions.flows.spline import Spline
+from genrep.distributions.flows.residual import Residual
+from genrep.distributions.flows.spline import CircularSpline, Spline
+from genrep.distributions.flows.sylvester import Sylvester
 from genrep.nets.coupling import ConvCoupling, DenseCoupling
+from genrep.nets.lipschitz import LipschitzConv, LipschitzDense
 from genrep.nets.masked_dense import MaskedDense
+from genrep.nets.patch_transformer import PatchTransformer
 
 
 def wake(layer):
@@ -48,6 +58,8 @@ def started(layer, *shape):
     layer.train()(3 + 2 * torch.randn(50, *shape))
     return layer
 
+
+SOLVED = 1e-6  # the tolerance of equations solved by steps
 
 LAYERS = {  # name: (constructor, shape, condition)
     "chain": (lambda: Chain(dense(Affine()), dense(Affine(), k=1), ActNorm(5)), (5,), 0),
@@ -82,16 +94,55 @@ LAYERS = {  # name: (constructor, shape, condition)
     "inverse autoregressive spline": (lambda: Inverted(masked(Spline(), 4)), (4,), 0),
     "planar": (lambda: Planar(5), (5,), 0),
     "planar, conditional": (lambda: Planar(3, 2), (3,), 2),
+    "radial": (lambda: Radial(5), (5,), 0),
+    "radial, conditional": (lambda: Radial(3, 2), (3,), 2),
+    "radial, one column": (lambda: Radial(1), (1,), 0),
+    "sylvester": (lambda: Sylvester(5), (5,), 0),
+    "sylvester, conditional": (lambda: Sylvester(4, 2, 3), (4,), 3),
+    "circular spline coupling": (lambda: dense(CircularSpline(), condition=2), (5,), 2),
+    "mixture coupling": (lambda: dense(LogisticMixture(), condition=2), (5,), 2),
+    "mixture coupling, image": (
+        lambda: conv(LogisticMixture(3), (2, 3, 3), checkerboard(3, 3, 0)),
+        (2, 3, 3),
+        0,
+    ),
+    "causal convolution": (lambda: CausalConvolution(2, 5), (2, 4, 3), 0),
+    "emerging": (lambda: emerging(3), (3, 3, 3), 0),
+    "residual": (lambda: Residual(LipschitzDense(4, 16, 1, 0.9), 4), (4,), 0),
+    "residual, conditional": (lambda: Residual(LipschitzDense(3, 16, 0, 0.9, 2), 3), (3,), 2),
+    "residual, image": (lambda: Residual(LipschitzConv(2, 8, 1, 0.9), 18), (2, 3, 3), 0),
+    "patches": (lambda: Patches((2, 4, 6), 2), (2, 4, 6), 0),
+    "patches of vectors": (lambda: Patches((3,), 1), (3,), 0),
+    "patch autoregressive": (
+        lambda: PatchAutoregressive(PatchTransformer(3, 2, 2, 8, 2, 2), Affine()),
+        (3, 2),
+        0,
+    ),
+    "patch autoregressive, conditional": (
+        lambda: PatchAutoregressive(PatchTransformer(4, 1, 2, 8, 1, 1, 2), Affine(), reverse=True),
+        (4, 1),
+        2,
+    ),
+    "continuous": (lambda: Continuous(LipschitzDense(2, 8, 0, 6.0, TIME), 2, SOLVED), (2,), 0),
+    "continuous, conditional": (
+        lambda: Continuous(LipschitzDense(1, 8, 0, 6.0, TIME + 2), 1, SOLVED, "stored"),
+        (1,),
+        2,
+    ),
+    "batch norm": (lambda: started(BatchNorm(4), 4), (4,), 0),
+    "batch norm, channels": (lambda: started(BatchNorm(2, 1, 1), 2, 3, 3), (2, 3, 3), 0),
     "actnorm": (lambda: started(ActNorm(4), 4), (4,), 0),
     "actnorm, channels": (lambda: started(ActNorm(2, 1, 1), 2, 3, 3), (2, 3, 3), 0),
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.slow] * ("continuous" in k)) for k in LAYERS])
 def test_layer_passes_the_gate(name):
     torch.manual_seed(0)
     make, shape, condition = LAYERS[name]
-    check_bijection(wake(make()), shape, condition=condition, edges=(0.0, 3.0, -3.0, 5.0, -5.0, 20.0))
+    edges = (0.0,) if "continuous" in name else (0.0, 3.0, -3.0, 5.0, -5.0, 20.0)
+    batch, solved = (2, 100 * SOLVED) if "continuous" in name else (16, 0.0)
+    check_bijection(wake(make()), shape, condition=condition, edges=edges, batch=batch, solved=solved)
 
 
 def test_no_layer_is_left_out():

@@ -77,9 +77,33 @@ class Logit(Domain):
     def continuous(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.is_floating_point():
             return x, _constant(x, 0.0)
-        s = self._squeezed(cell(x))
+        return self.placed(cell(x))
+
+    def placed(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """A point of a cell (levels as floats, plus less than a half) inside, and log |d inside / d point|, (B,)."""
+        s = self._squeezed(point)
         slope = math.log(1 - 2 * self.alpha) - math.log(self.levels) - s.log() - (-s).log1p()
         return torch.logit(s), slope.flatten(1).sum(1)
+
+
+class Centres(Logit):
+    """The same without noise: `continuous` is the centre of the cell, whose density is not a mass."""
+
+    def continuous(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().continuous(x) if x.is_floating_point() else self.placed(x.float())
+
+
+class Angles(Domain):
+    """Columns of angles in radians, turned into [-pi, pi)."""
+
+    def inward(self, x: Tensor) -> Tensor:
+        return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
+
+    def outward(self, x: Tensor) -> Tensor:
+        return self.inward(x)
+
+    def continuous(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inward(x), _constant(x, 0.0)
 
 
 class Standard(Domain):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from genrep.contracts import DataSpec, Model
+from genrep.distributions.dequantisation import DequantisationName
 from genrep.distributions.flows.architecture import arrange, coupling_step, default_sizes, mixed, squeezes
 from genrep.distributions.flows.elementwise import Affine
-from genrep.distributions.flows.flow import flow_parts
+from genrep.distributions.flows.parts import flow_parts
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
 from genrep.objectives.likelihood import NLL
@@ -22,11 +23,13 @@ def glow(
     width: int = 0,
     depth: int = 1,
     convolution: Literal["lu", "plain"] = "lu",
+    dequantisation: DequantisationName = "uniform",
+    draws: int = 1,
     conditional: bool = False,
 ) -> Model:
     """Glow: steps of activation normalisation, an invertible 1 x 1 convolution and an affine coupling; multiscale.
 
-    Integer data are dequantised uniformly and mapped to logits, so their likelihood is a lower bound of a mass.
+    Integer data are dequantised and mapped to logits, so their likelihood is a lower bound of a mass.
 
     Args:
         levels: Squeezes of the image, each followed by couplings, half of the values leaving between them. Both sides
@@ -36,10 +39,13 @@ def glow(
         width: Channels or units of the networks in the couplings; 0: 32 or 128.
         depth: Residual blocks in each of these networks.
         convolution: The mixing matrix: lu is invertible whatever its parameters are, plain is free.
+        dequantisation: Of integer levels: uniform noise in their cells, variational noise that is learnt, or none.
+        draws: Of this noise, in an importance-weighted bound.
         conditional: The couplings read the label or condition.
     """
     condition, levels = condition_width(data, conditional), squeezes(data.shape, levels)
     couplings, width = default_sizes(data.shape, couplings, width, depth)
     step = coupling_step(Affine, squeezed=levels > 0, width=width, depth=depth, condition=condition)
-    parts = flow_parts(data, arrange(data.shape, levels, couplings, mixed(step, convolution)), condition)
+    bijection = arrange(data.shape, levels, couplings, mixed(step, convolution))
+    parts = flow_parts(data, bijection, condition, dequantisation=dequantisation, draws=draws)
     return Model(data, parts.flow, parts.inference, NLL(), domain=parts.domain, training={"lr": 1e-3})

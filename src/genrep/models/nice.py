@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from genrep.contracts import DataSpec, Model
+from genrep.distributions.dequantisation import DequantisationName
 from genrep.distributions.flows.architecture import arrange, coupling_step, default_sizes, squeezes
 from genrep.distributions.flows.bijection import Chain
 from genrep.distributions.flows.elementwise import Shift
-from genrep.distributions.flows.flow import flow_parts
 from genrep.distributions.flows.normalise import ActNorm
+from genrep.distributions.flows.parts import flow_parts
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
 from genrep.objectives.likelihood import NLL
@@ -21,11 +22,13 @@ def nice(
     couplings: int = 0,
     width: int = 0,
     depth: int = 1,
+    dequantisation: DequantisationName = "uniform",
+    draws: int = 1,
     conditional: bool = False,
 ) -> Model:
     """NICE: z = S f(x) ~ N(0, I) with f made of couplings z_b = x_b + t(x_a), and a learnt diagonal S.
 
-    Integer data are dequantised uniformly and mapped to logits, so their likelihood is a lower bound of a mass.
+    Integer data are dequantised and mapped to logits, so their likelihood is a lower bound of a mass.
 
     Args:
         levels: Squeezes of the image, each followed by couplings, half of the values leaving between them. Both sides
@@ -34,11 +37,13 @@ def nice(
         couplings: Couplings in each level, or in all for vectors; 0: 4 for images, 8 for vectors.
         width: Channels or units of the networks in the couplings; 0: 32 or 128.
         depth: Residual blocks in each of these networks.
+        dequantisation: Of integer levels: uniform noise in their cells, variational noise that is learnt, or none.
+        draws: Of this noise, in an importance-weighted bound.
         conditional: The couplings read the label or condition.
     """
     condition, levels = condition_width(data, conditional), squeezes(data.shape, levels)
     couplings, width = default_sizes(data.shape, couplings, width, depth)
     step = coupling_step(Shift, squeezed=levels > 0, width=width, depth=depth, condition=condition)
     bijection = Chain(arrange(data.shape, levels, couplings, step), ActNorm(data.size))
-    parts = flow_parts(data, bijection, condition)
+    parts = flow_parts(data, bijection, condition, dequantisation=dequantisation, draws=draws)
     return Model(data, parts.flow, parts.inference, NLL(), domain=parts.domain, training={"lr": 1e-3})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from genrep.contracts import DataSpec, Model
+from genrep.distributions.dequantisation import DequantisationName
 from genrep.distributions.flows.architecture import arrange, coupling_step, default_sizes, mixed, squeezes
-from genrep.distributions.flows.flow import flow_parts
+from genrep.distributions.flows.parts import flow_parts
 from genrep.distributions.flows.spline import Spline
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
@@ -20,11 +21,13 @@ def nsf(
     width: int = 0,
     depth: int = 1,
     bins: int = 8,
+    dequantisation: DequantisationName = "uniform",
+    draws: int = 1,
     conditional: bool = False,
 ) -> Model:
     """Neural spline flow, RQ-NSF (C): couplings by monotone rational-quadratic splines, between invertible matrices.
 
-    Integer data are dequantised uniformly and mapped to logits, so their likelihood is a lower bound of a mass.
+    Integer data are dequantised and mapped to logits, so their likelihood is a lower bound of a mass.
 
     Args:
         levels: Squeezes of the image, each followed by couplings, half of the values leaving between them. Both sides
@@ -34,10 +37,13 @@ def nsf(
         width: Channels or units of the networks in the couplings; 0: 32 or 128.
         depth: Residual blocks in each of these networks.
         bins: Bins of each spline on [-5, 5], in standard units; the identity outside.
+        dequantisation: Of integer levels: uniform noise in their cells, variational noise that is learnt, or none.
+        draws: Of this noise, in an importance-weighted bound.
         conditional: The couplings read the label or condition.
     """
     condition, levels = condition_width(data, conditional), squeezes(data.shape, levels)
     couplings, width = default_sizes(data.shape, couplings, width, depth)
     step = coupling_step(lambda: Spline(bins), squeezed=levels > 0, width=width, depth=depth, condition=condition)
-    parts = flow_parts(data, arrange(data.shape, levels, couplings, mixed(step)), condition)
+    bijection = arrange(data.shape, levels, couplings, mixed(step))
+    parts = flow_parts(data, bijection, condition, dequantisation=dequantisation, draws=draws)
     return Model(data, parts.flow, parts.inference, NLL(), domain=parts.domain, training={"lr": 1e-3})

@@ -43,18 +43,25 @@ class DenseBlock(nn.Module):
 
 
 class DenseCoupling(nn.Module):
-    """(B, *shape), (B, condition) or None -> (B, size, *shape): residual blocks, a last layer that starts at zero."""
+    """(B, *shape), (B, condition) or None -> (B, size, *shape): residual blocks, a last layer that starts at zero.
 
-    def __init__(self, shape: Sequence[int], size: int, width: int, depth: int, condition: int = 0) -> None:
+    `angles`: the values are angles, of which it reads cosine and sine.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], size: int, width: int, depth: int, condition: int = 0, *, angles: bool = False
+    ) -> None:
         super().__init__()
         self.shape_out, values = (size, *shape), torch.Size(shape).numel()
-        self.stem = nn.Linear(values + condition, width)
+        self.stem, self.angles = nn.Linear((2 if angles else 1) * values + condition, width), angles
         self.blocks = nn.Sequential(*[DenseBlock(width) for _ in range(depth)])
         self.head = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), zeroed(nn.Linear(width, size * values)))
         self.condition = condition
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = x.flatten(1)
+        if self.angles:
+            h = torch.cat([h.cos(), h.sin()], 1)
         if self.condition:
             assert c is not None
             h = torch.cat([h, c], 1)

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from genrep.distributions.flows.autoregressive import Autoregressive, Inverted
+from genrep.distributions.flows.batch_norm import BatchNorm
 from genrep.distributions.flows.bijection import Bijection, Chain, Multiscale
 from genrep.distributions.flows.coupling import Coupling, checkerboard, halves
 from genrep.distributions.flows.elementwise import Elementwise
@@ -18,6 +19,8 @@ from genrep.distributions.flows.reshape import Flatten, Squeeze
 from genrep.nets.coupling import ConvCoupling, DenseCoupling
 from genrep.nets.masked_dense import MaskedDense
 
+NormalisationName = Literal["activation", "batch"]
+_NORMS: dict[str, type[ActNorm] | type[BatchNorm]] = {"activation": ActNorm, "batch": BatchNorm}
 Step = Callable[[tuple[int, ...], int], list[Bijection]]  # (shape, k) -> the k-th coupling and what goes with it
 
 
@@ -52,14 +55,21 @@ def squeezes(shape: tuple[int, ...], levels: int | None) -> int:
     return levels
 
 
-def arrange(shape: tuple[int, ...], levels: int, couplings: int, step: Step) -> Bijection:
+def arrange(
+    shape: tuple[int, ...],
+    levels: int,
+    couplings: int,
+    step: Step,
+    normalisation: NormalisationName = "activation",
+) -> Bijection:
     """An image flow of `levels` squeezes with `couplings` steps each, or a chain of steps.
 
     The first layer normalises every value by its own statistics, and every group of steps ends by normalising channels
     (or columns). Half of the values leave after each level but the last (RealNVP, section 3.6).
     """
-    start = ActNorm(*shape)
-    per_channel = lambda s: ActNorm(s[0], *[1] * (len(s) - 1))  # noqa: E731
+    norm = _NORMS[normalisation]
+    start = norm(*shape)
+    per_channel = lambda s: norm(s[0], *[1] * (len(s) - 1))  # noqa: E731
     if levels == 0:
         steps = [layer for k in range(couplings) for layer in step(shape, k)]
         return Chain(start, *steps, per_channel(shape), Flatten(shape))
@@ -95,6 +105,15 @@ def mixed(step: Step, kind: Literal["lu", "plain"] = "lu") -> Step:
     return glow
 
 
+def normalised(step: Step) -> Step:
+    """Each step after an activation normalisation of its channels or columns."""
+
+    def both(shape: tuple[int, ...], k: int) -> list[Bijection]:
+        return [ActNorm(shape[0], *[1] * (len(shape) - 1)), *step(shape, k)]
+
+    return both
+
+
 def _keep(shape: tuple[int, ...], k: int, squeezed: bool) -> Tensor:
     """Unsqueezed images of several channels alternate pairs of checkerboards with pairs of halves of the channels."""
     if squeezed or (shape[0] > 1 and k % 4 > 1):
@@ -112,6 +131,7 @@ def autoregressive_chain(
     condition: int,
     mix: bool = False,
     inverse: bool = False,
+    normalisation: NormalisationName = "activation",
 ) -> Bijection:
     """Normalisations and masked autoregressive layers over columns, in alternating order; images are flattened.
 
@@ -124,7 +144,7 @@ def autoregressive_chain(
         f = element()
         net = MaskedDense(d, f.size, width, depth, condition, reverse=k % 2 == 1)
         layer = Autoregressive(net, f)
-        built += [ActNorm(d), *([Linear(d)] if mix else []), Inverted(layer) if inverse else layer]
+        built += [_NORMS[normalisation](d), *([Linear(d)] if mix else []), Inverted(layer) if inverse else layer]
     return Chain(*built)
 
 

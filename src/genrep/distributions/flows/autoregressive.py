@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class Autoregressive(Bijection):
             x, log_slope = self._iterated(z, c)
         if not torch.is_grad_enabled():
             return x, log_slope.sum(1)
-        x = self._with_gradient(x, z, c)
+        x = with_implicit_gradient(lambda x: self._mapped(x, c), x, z, passes=z.shape[1])
         return x, -self._mapped(x, c)[1].sum(1)
 
     def _mapped(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -58,26 +60,33 @@ class Autoregressive(Bijection):
             rows, x, z, c = rows[moving], x[moving], z[moving], None if c is None else c[moving]
         return found, log_slope
 
-    def _with_gradient(self, x: Tensor, z: Tensor, c: Tensor | None) -> Tensor:
-        """x with dx = J^-1 (dz - df at fixed x); a hook solves J' w = g by the iteration that the inverse uses."""
-        point = x.detach().requires_grad_()
-        reached, log_slope = self._mapped(point, c)
-        rest = z - reached
-        found = x.detach() + (rest - rest.detach())
-        inverse_slope = (-log_slope).exp().detach()
 
-        def solve(g: Tensor) -> Tensor:
-            w = g * inverse_slope
-            for _ in range(g.shape[1]):
-                residual = g - torch.autograd.grad(reached, point, w, retain_graph=True)[0]
-                if bool((residual.abs() <= 16 * torch.finfo(g.dtype).eps * (1 + g.abs())).all()):
-                    break
-                w = w + residual * inverse_slope
-            return w
+def with_implicit_gradient(
+    mapped: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, z: Tensor, passes: int
+) -> Tensor:
+    """x, a root of mapped(x)[0] = z, with dx = J^-1 (dz - df at fixed x).
 
-        if found.requires_grad:
-            found.register_hook(solve)
-        return found
+    `mapped` gives values and logarithms of their own slopes; J is triangular in some order, so that J' w = g is solved
+    in at most `passes` passes; a hook does so by the iteration that the inverse uses.
+    """
+    point = x.detach().requires_grad_()
+    reached, log_slope = mapped(point)
+    rest = z - reached
+    found = x.detach() + (rest - rest.detach())
+    inverse_slope = (-log_slope).exp().detach()
+
+    def solve(g: Tensor) -> Tensor:
+        w = g * inverse_slope
+        for _ in range(passes):
+            residual = g - torch.autograd.grad(reached, point, w, retain_graph=True)[0]
+            if bool((residual.abs() <= 16 * torch.finfo(g.dtype).eps * (1 + g.abs())).all()):
+                break
+            w = w + residual * inverse_slope
+        return w
+
+    if found.requires_grad:
+        found.register_hook(solve)
+    return found
 
 
 class Inverted(Bijection):

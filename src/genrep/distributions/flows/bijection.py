@@ -21,6 +21,7 @@ class Bijection(nn.Module, ABC):
     """
 
     passes = 1  # of its network that the last inverse took, one after the other
+    exact = True  # whether the log-determinant is so in eval mode, not an unbiased estimate
 
     @abstractmethod
     def forward(self, x: Tensor, c: Tensor | None = None) -> Mapped: ...

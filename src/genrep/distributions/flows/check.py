@@ -24,6 +24,7 @@ def check_bijection(
     scale: float = 1.0,
     batch: int = 16,
     seed: int = 0,
+    solved: float = 0.0,
 ) -> None:
     """Check a bijection over events of `shape`, and raise a ValueError that lists all that is wrong.
 
@@ -33,8 +34,8 @@ def check_bijection(
     that do not depend on each other; finite gradients. Then again with every parameter drawn from N(0, std^2), std 5,
     10 and 20, twice each.
 
-    Tolerances are what float64 rounding can become through the Jacobian or its inverse; where that is beyond 1e10
-    times as much, only finiteness is asked for.
+    Tolerances are what float64 rounding, or the error to which a layer that solves an equation has `solved` it, can
+    become through the Jacobian or its inverse; where that is beyond 1e10 times as much, only finiteness is asked for.
 
     >>> from genrep.distributions.flows.reshape import Squeeze
     >>> check_bijection(Squeeze(), (1, 4, 4))
@@ -45,12 +46,12 @@ def check_bijection(
         x = scale * torch.randn(batch, *shape, dtype=torch.float64)
         x = torch.cat([x, *[torch.full((1, *shape), e, dtype=torch.float64) for e in edges]])
         c = torch.randn(len(x), condition, dtype=torch.float64) if condition else None
-        _Gate(layer, x, c, wrong, "").check()
+        _Gate(layer, x, c, wrong, "", solved).check()
         for std in (5, 5, 10, 10, 20, 20):
             with torch.no_grad():
                 for parameter in layer.parameters():
                     parameter.copy_(std * torch.randn(parameter.shape))
-            _Gate(layer, x, c, wrong, f"parameters of std {std}: ").check()
+            _Gate(layer, x, c, wrong, f"parameters of std {std}: ", solved).check()
     if wrong:
         raise ValueError(f"{type(layer).__name__} is not a bijection to rely on:\n- " + "\n- ".join(wrong))
 
@@ -63,6 +64,7 @@ class Local(NamedTuple):
     jacobian: Tensor
     largest: Tensor
     smallest: Tensor
+    solved: float
 
     @property
     def conditioning(self) -> Tensor:
@@ -71,7 +73,7 @@ class Local(NamedTuple):
     def tolerance(self, size: Tensor | float = 1.0) -> Tensor:
         """What rounding of values of that size can do to log-determinants and through the map or its inverse."""
         worst = torch.stack([self.conditioning, self.largest, 1 / self.smallest]).amax(0)
-        return 1e-9 + 100 * EPSILON * self.jacobian.shape[-1] * worst * size
+        return 1e-9 + (100 * EPSILON + self.solved) * self.jacobian.shape[-1] * worst * size
 
     def tame(self) -> Tensor:
         return torch.stack([self.conditioning, self.largest, 1 / self.smallest]).amax(0) < 1e10
@@ -80,9 +82,11 @@ class Local(NamedTuple):
 class _Gate:
     """One layer with one set of parameters at the points x; what fails is appended to `wrong`, after `where`."""
 
-    def __init__(self, layer: Bijection, x: Tensor, c: Tensor | None, wrong: list[str], where: str) -> None:
+    def __init__(
+        self, layer: Bijection, x: Tensor, c: Tensor | None, wrong: list[str], where: str, solved: float
+    ) -> None:
         self.double, self.single = copy.deepcopy(layer).double(), copy.deepcopy(layer).float()
-        self.x, self.c, self.wrong, self.where = x, c, wrong, where
+        self.x, self.c, self.wrong, self.where, self.solved = x, c, wrong, where, solved
 
     def check(self) -> None:
         with torch.no_grad():
@@ -131,7 +135,7 @@ class _Gate:
         good = jacobian.isfinite().all()
         values = torch.linalg.svdvals(jacobian.detach()) if good else torch.full_like(z, torch.inf)
         smallest = values[:, -1].clamp_min(torch.finfo(values.dtype).tiny)
-        return Local(image.detach(), log_det.detach(), jacobian.detach(), values[:, 0], smallest)
+        return Local(image.detach(), log_det.detach(), jacobian.detach(), values[:, 0], smallest, self.solved)
 
     def check_differences(self, at: Local) -> None:
         """Central differences over h = 1e-6, where the slope is below 1e4; halving h tells how far they can be off."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
-from genrep.contracts import Conditional, DataSpec, Domain, Inference, Way
+from genrep.contracts import Conditional, Inference, Way
 from genrep.distributions.basic import Point
-from genrep.distributions.domains import Logit, Standard
 from genrep.distributions.flows.bijection import Bijection, Mapped
-from genrep.distributions.latent import StandardNormal
 from genrep.nets.condition import encode_condition
 
 
@@ -39,7 +37,8 @@ class Transformed(Distribution):
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         leading = torch.Size((*sample_shape, *self.batch_shape))
-        z = self.base.rsample(torch.Size(sample_shape) if self.base.batch_shape else leading)
+        draw = self.base.rsample if self.base.has_rsample else self.base.sample
+        z = draw(torch.Size(sample_shape) if self.base.batch_shape else leading)
         x, _ = self.bijection.inverse(z.reshape(leading.numel(), *self.base.event_shape), self._conditions(leading, z))
         return x.reshape(*leading, *self.event_shape)
 
@@ -82,8 +81,10 @@ class Flow(Conditional):
         return self.bijection(x, self._encoded(y, x))
 
     def likelihoods(self, inference: Inference) -> Mapping[str, Way]:
-        """exact: the change of variables."""
-        return {"exact": Way(lambda x, y: self(y=y).log_prob(x), "exact", "density")}
+        """exact: the change of variables; estimate, where the log-determinant of some layer is one."""
+        exact = all(layer.exact for layer in self.bijection.modules() if isinstance(layer, Bijection))
+        kind = "exact" if exact else "estimate"
+        return {kind: Way(lambda x, y: self(y=y).log_prob(x), kind, "density")}
 
     def evaluations(self, **how: Any) -> int:
         """Passes of its networks: one, or for an inverse by iteration the most that any layer took last time."""
@@ -107,22 +108,3 @@ class Inverse(Conditional):
 
     def forward(self, x: Tensor, *, y: Tensor | None = None) -> Point:
         return Point(self.flow.inward(x, y=y)[0])
-
-
-class FlowParts(NamedTuple):
-    """What a model that is one flow consists of."""
-
-    flow: Flow
-    inference: Inference
-    domain: Domain
-
-
-def flow_parts(data: DataSpec, bijection: Bijection, condition: int = 0) -> FlowParts:
-    """The flow from N(0, I), its inverse as the posterior, and the domain: logits of levels, or standard units.
-
-    Levels are squeezed by 1e-5 only before the logit (RealNVP: 0.05): the cells of black and white then become tails
-    of a logistic distribution rather than spikes, which a flow fits sooner.
-    """
-    flow = Flow(StandardNormal(*bijection.shape_out(data.shape)), bijection, data.shape, condition)
-    domain = Standard(data) if data.levels is None else Logit(data.levels, alpha=1e-5)
-    return FlowParts(flow, Inference(latent=Inverse(flow)), domain)

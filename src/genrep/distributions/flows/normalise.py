@@ -53,7 +53,7 @@ class ActNorm(Bijection):
     @torch.no_grad()
     def _start(self, x: Tensor) -> None:
         if not self.started:
-            shared = (0, *[k for k in range(1, x.ndim) if self.mean.shape[k - 1] == 1 and x.shape[k] != 1])
+            shared = shared_dimensions(tuple(self.mean.shape), x)
             moments = torch.stack([x.double().mean(shared), x.double().square().mean(shared)])
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(moments)
@@ -64,3 +64,8 @@ class ActNorm(Bijection):
             self.log_std.copy_(0.5 * variance.log())
             self.started.fill_(1.0)
         self._has_started = True
+
+
+def shared_dimensions(shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:
+    """Dimensions of x (B, *event) that share one statistic of `shape`."""
+    return (0, *[k for k in range(1, x.ndim) if shape[k - 1] == 1 and x.shape[k] != 1])

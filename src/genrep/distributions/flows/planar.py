@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genrep.distributions.flows.bijection import Bijection, Mapped
+from genrep.distributions.flows.root import bisect, with_gradient_of
 from genrep.nets.coupling import zeroed
 
 FLOOR = -0.999  # of w'u; at -1 the map is flat where tanh is steepest
@@ -32,12 +33,12 @@ class Planar(Bijection):
     def forward(self, x: Tensor, c: Tensor | None = None) -> Mapped:
         w, u, wu, b = self._parameters_of(x, c)
         a = (w * x).sum(1) + b
-        return x + u * torch.tanh(a)[:, None], torch.log1p(wu * _tanh_slope(a))
+        return x + u * torch.tanh(a)[:, None], torch.log1p(wu * tanh_slope(a))
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> Mapped:
         w, u, wu, b = self._parameters_of(z, c)
         a = self._along((w * z).sum(1), wu, b) + b
-        return z - u * torch.tanh(a)[:, None], -torch.log1p(wu * _tanh_slope(a))
+        return z - u * torch.tanh(a)[:, None], -torch.log1p(wu * tanh_slope(a))
 
     def _parameters_of(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w and u, (B, D), then w'u and b, (B,)."""
@@ -52,19 +53,13 @@ class Planar(Bijection):
         return w, u, wu, b[:, 0]
 
     def _along(self, target: Tensor, wu: Tensor, b: Tensor) -> Tensor:
-        """The root a of a + w'u tanh(a + b) = target; one Newton step after bisection carries the gradient."""
-        with torch.no_grad():
-            low, high = target - wu.abs(), target + wu.abs()
-            for _ in range(80 if target.dtype == torch.float64 else 40):
-                middle = (low + high) / 2
-                above = middle + wu * torch.tanh(middle + b) > target
-                low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-            a = (low + high) / 2
-            slope = 1 + wu * _tanh_slope(a + b)
-        return a - (a + wu * torch.tanh(a + b) - target) / slope
+        """The root a of a + w'u tanh(a + b) = target."""
+        f = lambda a: a + wu * torch.tanh(a + b)  # noqa: E731
+        a = bisect(f, target, target - wu.abs(), target + wu.abs())
+        return with_gradient_of(a, f(a), target, 1 + wu * tanh_slope(a + b))
 
 
-def _tanh_slope(a: Tensor) -> Tensor:
+def tanh_slope(a: Tensor) -> Tensor:
     """1 - tanh(a)^2 without the cancellation, which a large w'u would magnify."""
     e = torch.exp(-2 * a.abs())
     return 4 * e / (1 + e).square()

@@ -1,7 +1,8 @@
-"""Rational-quadratic splines with linear tails."""
+"""Rational-quadratic splines, with linear tails or on a circle."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -59,20 +60,59 @@ class Spline(Elementwise):
         return torch.where(outside, z, b.x + b.width * theta), torch.where(outside, 0, -_log_slope(b, theta))
 
     def _bin(self, value: Tensor, p: Tensor, *, by_height: bool) -> Bin:
-        raw_widths, raw_heights, raw_slopes = p.movedim(1, -1).split([self.bins, self.bins, self.bins - 1], -1)
-        x, y = self._knots(raw_widths), self._knots(raw_heights)
-        slopes = F.pad(bounded(raw_slopes, 3.0).exp(), (1, 1), value=1.0)
+        p = p.movedim(1, -1)
+        raw_widths, raw_heights, raw_slopes = p.split([self.bins, self.bins, p.shape[-1] - 2 * self.bins], -1)
+        x, y, slopes = self._knots(raw_widths), self._knots(raw_heights), self._slopes(bounded(raw_slopes, 3.0).exp())
         knots = y if by_height else x
         index = torch.searchsorted(knots[..., 1:-1].contiguous(), value.contiguous()[..., None], right=True)
         low, high = (torch.cat([k.gather(-1, index + i) for k in (x, y, slopes)], -1).unbind(-1) for i in (0, 1))
         width, height = high[0] - low[0], high[1] - low[1]
         return Bin(low[0], low[1], width, height, height / width, low[2], high[2])
 
+    def _slopes(self, inner: Tensor) -> Tensor:
+        """Of all K + 1 knots."""
+        return F.pad(inner, (1, 1), value=1.0)
+
     def _knots(self, raw: Tensor) -> Tensor:
         """(..., K) -> (..., K + 1) from -b to b."""
         shares = self.least + (1 - self.least * self.bins) * raw.softmax(-1)
         inner = self.box * (2 * shares.cumsum(-1)[..., :-1] - 1)
         return F.pad(F.pad(inner, (1, 0), value=-self.box), (0, 1), value=self.box)
+
+
+class CircularSpline(Elementwise):
+    """A monotone spline of the circle [-b, b) onto itself, turned by a shift (Rezende et al., 2020).
+
+    Of the 3 K + 1 parameters, K give widths, K heights, K the slopes, the same at both ends, and one the shift. On the
+    whole line it goes on with f(x + 2 b) = f(x) + 2 b, so that x and x + 2 b remain the same point of the circle.
+    """
+
+    def __init__(self, bins: int = 8, box: float = math.pi) -> None:
+        super().__init__()
+        self.inner = _Periodic(bins, box)
+        self.box, self.size = box, 3 * bins + 1
+
+    def forward(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        turns, x = self._unwound(x)
+        z, log_slope = self.inner(x, p[:, :-1])
+        return z + turns + p[:, -1], log_slope
+
+    def inverse(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        turns, z = self._unwound(z - p[:, -1])
+        x, log_slope = self.inner.inverse(z, p[:, :-1])
+        return x + turns, log_slope
+
+    def _unwound(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole turns, as a length, and the rest in [-b, b)."""
+        turns = 2 * self.box * torch.floor((x.detach() + self.box) / (2 * self.box))
+        return turns, x - turns
+
+
+class _Periodic(Spline):
+    """On [-b, b] with the same slope at both ends."""
+
+    def _slopes(self, inner: Tensor) -> Tensor:
+        return torch.cat([inner, inner[..., :1]], -1)
 
 
 def _rise(b: Bin, theta: Tensor) -> Tensor:
