@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -30,17 +31,28 @@ class Denoising(Objective):
 
     vlb: T times the bound's term of a random step, in nats per value: an unbiased estimate of minus the bound, but for
     its constant. hybrid: simple + 0.001 vlb, where vlb teaches the variance alone (Nichol & Dhariwal, 2021, eq. 16).
-    `steps`: how steps are chosen; the losses are corrected for it.
+    `steps`: how steps are chosen; the losses are corrected for it. `first`: whose error the first step's is, where it
+    is another. `chain`: where the diffusion is; `learns`: what learns, by default its denoiser.
     """
 
-    def __init__(self, steps: Uniform, loss: LossName = "simple", error: ErrorName = "epsilon") -> None:
+    def __init__(
+        self,
+        steps: Uniform,
+        loss: LossName = "simple",
+        error: ErrorName = "epsilon",
+        *,
+        first: ErrorName | None = None,
+        chain: str = "generative",
+        learns: Sequence[str] = (),
+    ) -> None:
         self.terms = {"simple": {"simple": 1.0}, "vlb": {"vlb": 1.0}, "hybrid": {"simple": 1.0, "vlb": 0.001}}[loss]
-        super().__init__(learns=("generative.denoiser",))
-        self.steps, self.loss = steps, loss
+        super().__init__(learns=learns or (f"{chain}.denoiser",))
+        self.steps, self.loss, self.chain = steps, loss, chain
         self.error: ErrorName = error
+        self.first: ErrorName = first or error
 
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
-        diffusion, x = cast(Diffusion, model.generative), model.domain.inward(batch.x)
+        diffusion, x = cast(Diffusion, model.get_submodule(self.chain)), model.domain.inward(batch.x)
         drawn = self.draw(diffusion, x)
         return self.losses(diffusion, x, drawn, diffusion.denoiser(drawn.x, drawn.t, y=batch.y))
 
@@ -55,7 +67,11 @@ class Denoising(Objective):
         """The terms of each example, (B,), from the estimates of x at what was drawn."""
         chain, k, terms = diffusion.chain, drawn.k, Terms()
         if "simple" in self.terms:
-            scale = scale_of(self.error, chain.at("alpha", k, x), chain.at("sigma", k, x))
+            alpha, sigma = chain.at("alpha", k, x), chain.at("sigma", k, x)
+            scale = scale_of(self.error, alpha, sigma)
+            if self.first != self.error:
+                at_first = (k == 1).view(-1, *[1] * (x.ndim - 1))
+                scale = torch.where(at_first, scale_of(self.first, alpha, sigma), scale)
             terms["simple"] = (scale * (found.mean - x)).square().flatten(1).mean(1)
         if "vlb" in self.terms:
             estimate = found.mean.detach() if self.loss == "hybrid" else found.mean

@@ -43,6 +43,18 @@ class Weighted(Uniform):
         return k + 1, 1 / (self.steps * self.probabilities[k])
 
 
+class Between(Uniform):
+    """Steps from `low` to `high`, each alike: E[f(k)] is their mean, for a stage that trains these alone."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__(high - low + 1)
+        self.low = low
+
+    def forward(self, n: int, device: torch.device) -> StepsAndWeights:
+        k, weight = super().forward(n, device)
+        return k + self.low - 1, weight
+
+
 class LossAware(Uniform):
     """P(bin) proportional to sqrt E[loss^2], over bins of equal length and mixed with a tenth of uniform.
 
