@@ -26,7 +26,8 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = tuple(side // 2 if pad and stride == 1 else 0 for side in sides)
+        padded = pad and stride == 1
+        padding = (sides[0] // 2, sides[1] // 2) if padded else (0, 0)
         self.conv = nn.Conv2d(inputs, width, sides, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(width, eps=1e-3)
 
