@@ -65,7 +65,7 @@ def compare(
         examples: How many test examples are looked at, at most.
         evaluations: Of the network per sample of a chain, at most; chains are walked by DPM-Solver where they can be.
         bound_evaluations: Of the network per example, for a bound that is a sum over a chain: an unbiased estimate.
-        features: In which distances are measured: auto, lenet, pca:64, inception:FILE ... (see `extractor`), or one made.
+        features: In which distances are measured: auto, lenet, pca:64, inception:FILE (see `extractor`), or one made.
         metrics: Which ones, by name; None: all that do not take minutes.
         progress: Show progress bars on a terminal.
         say: What to do with a line of news.
