@@ -25,9 +25,12 @@ test: lint  ## lint, types, layers, unit, contract and doctests
 test-slow: .venv  ## the long ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
 
-bench: .venv  ## side-by-side timings against other libraries
+BENCHMARKS := $(filter-out common,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
+bench: .venv  ## side-by-side timings against other libraries; on an otherwise idle machine, some 40 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	for name in sinkhorn pixel_cnn_sampling; do $(BIN)/python -m benchmarks $$name > results/$$name.jsonl; done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-fidelity==0.3.0
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks $$name > results/$$name.jsonl.part \
+		&& mv results/$$name.jsonl.part results/$$name.jsonl || exit 1; done
 
 clean:
 	rm -rf .venv demo build dist
