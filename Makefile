@@ -28,7 +28,7 @@ test-slow: .venv  ## the long ones
 BENCHMARKS := $(filter-out common,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 bench: .venv  ## side-by-side timings against other libraries; on an otherwise idle machine, some 40 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-fidelity==0.3.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-fidelity==0.4.0
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks $$name > results/$$name.jsonl.part \
 		&& mv results/$$name.jsonl.part results/$$name.jsonl || exit 1; done
 
