@@ -65,7 +65,7 @@ def compare(
         examples: How many test examples are looked at, at most.
         evaluations: Of the network per sample of a chain, at most; chains are walked by DPM-Solver where they can be.
         bound_evaluations: Of the network per example, for a bound that is a sum over a chain: an unbiased estimate.
-        features: In which distances are measured: auto, lenet, pca:64, inception:FILE, ... (see `extractor`), or one made.
+        features: In which distances are measured: auto, lenet, pca:64, inception:FILE ... (see `extractor`).
         metrics: Which ones, by name; None: all that do not take minutes.
         progress: Show progress bars on a terminal.
         say: What to do with a line of news.
@@ -85,7 +85,7 @@ def compare(
     for row in rows:
         row.build(splits.spec)
     chosen, counts = extractor(features, splits), {"samples": samples, "examples": examples}
-    how = {**counts, "evaluations": evaluations, "bound_evaluations": bound_evaluations}
+    how: dict[str, Any] = {**counts, "evaluations": evaluations, "bound_evaluations": bound_evaluations}
     budget: dict[str, Any] = {"seconds": seconds} if steps is None else {"steps": steps}
     protocol = _protocol(splits, chosen, **budget, seed=seed, **how)
     protocol |= {"settings": {k: v for k, v in settings.items() if v is not None}}

@@ -38,7 +38,7 @@ def evaluate(
         data: Where the data are now; None: where config.yaml says.
         samples: How many are drawn for distances.
         examples: How many test examples are looked at, at most.
-        features: In which distances are measured: auto, lenet, pca:64, inception:FILE, ... (see `extractor`), or one made.
+        features: In which distances are measured: auto, lenet, pca:64, inception:FILE ... (see `extractor`).
         reference: The folder of another run, in whose representation criticism compares; None: in `features`.
         seed: Of samples and the choice of test examples.
         device: auto takes an accelerator when there is one.
