@@ -26,8 +26,8 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = tuple(side // 2 if pad and stride == 1 else 0 for side in sides)
-        self.conv = nn.Conv2d(inputs, width, sides, stride, padding, bias=False)
+        rows, columns = (side // 2 if pad and stride == 1 else 0 for side in sides)
+        self.conv = nn.Conv2d(inputs, width, sides, stride, (rows, columns), bias=False)
         self.bn = nn.BatchNorm2d(width, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
