@@ -48,6 +48,8 @@ class Settings:
         device: auto takes an accelerator when there is one.
         precision: float32, or bfloat16 autocast; auto measures a few updates and takes the faster.
         channels_last: Memory layout of convolutions; auto measures along with the precision.
+        sharded: Spread weights, averages and optimiser over the processes that torchrun started (FSDP2), for a model
+            that is too large for one accelerator.
         compile: Compile the loss with torch.compile; pays on long runs only.
         log_every: Updates between two lines of the log, each their mean.
         validate_every: Updates between two measurements of the held-out loss; 0: never.
@@ -72,6 +74,7 @@ class Settings:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto", "yes", "no"] = "auto"
+    sharded: bool = False
     compile: bool = False
     log_every: int = 50
     validate_every: int = 0
