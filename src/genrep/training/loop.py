@@ -86,6 +86,8 @@ def fit(
     """
     ranks.join()
     settings = settings.resolved(model, len(data))
+    if settings.tensorboard and folder is None:
+        raise ValueError("tensorboard writes into the folder of the run: give one.")
     if settings.validate_every and validation is None:
         raise ValueError("validate_every needs held-out data; pass validation=.")
     if not settings.sharded:  # else it need not fit
@@ -98,7 +100,7 @@ def fit(
         run = _Run(Trainer(model, data, settings, mode, stage), folder, about or {})
         if resume:
             run.resume()
-        run.log = Log(folder, upto=run.trainer.step if resume else -1)
+        run.log = Log(folder, upto=run.trainer.step if resume else -1, tensorboard=settings.tensorboard)
         with torch.random.fork_rng(), Bar(title, settings.steps, run.trainer.step, shown=progress) as bar:
             stopped = run.go(bar, held_out)
             run.finish(held_out)

@@ -55,6 +55,7 @@ class Settings:
         validate_every: Updates between two measurements of the held-out loss; 0: never.
         patience: Stop after so many held-out measurements without improvement, and keep the best weights; 0: never.
         keep_best: Keep the weights of the best held-out measurement, without stopping early.
+        tensorboard: Write the log for TensorBoard, too, into the folder tensorboard of the run.
         checkpoint_seconds: Seconds between two checkpoints; one more is written at the end.
     """
 
@@ -80,6 +81,7 @@ class Settings:
     validate_every: int = 0
     patience: int = 0
     keep_best: bool = False
+    tensorboard: bool = False
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
