@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import genrep
 from genrep.contracts import DataSpec
 from genrep.data import describe, load
 from genrep.data import folders as module
@@ -85,6 +86,22 @@ def test_streaming_200_000_images_takes_bounded_memory(tmp_path):
     tracemalloc.stop()
     assert x.shape == (64, 3, 32, 32)
     assert peak < 100 * 2**20  # the pixels would take 614 MB
+
+
+def test_training_and_measuring_read_a_batch_at_a_time_from_disk(tmp_path, monkeypatch):
+    """Counted: no pass over the pixels is ever made, so that memory does not grow with the number of files."""
+    for i in range(120):
+        draw(tmp_path / f"{i:03}.png", (6, 6))
+    asked = []
+    decode = module.decode_all
+    monkeypatch.setattr(module, "decode_all", lambda files, form: asked.append(len(files)) or decode(files, form))
+    splits = load(tmp_path, memory_limit=0)
+    assert asked == [], "the format is known from the headers"
+    small = {"network": "dense", "width": 8, "depth": 1, "latent": 2}
+    how = {"batch": 8, "validate_every": 5, "precision": "float32", "channels_last": "no", "device": "cpu"}
+    genrep.fit("vae", splits, steps=10, options=small, progress=False, **how)
+    held_out = 2 * [8, 4]  # 12 images, in batches of 8
+    assert sorted(asked) == sorted([8] * 10 + held_out)
 
 
 def test_black_and_white_has_two_levels(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from genrep import storage
-from genrep.training import checkpoint
+from genrep.training import checkpoint, loop
 from tests.training import together
 from tests.training.test_fit import assert_same_run, fit, normal_data, state_and_log, wait_for
 
@@ -42,7 +42,7 @@ def two(tmp_path_factory):
         folder = tmp_path_factory.mktemp("two")
         with storage.locked(folder / "taken"):
             process = torchrun("all", folder)
-            _, errors = process.communicate(timeout=240)
+            _, errors = process.communicate(timeout=600)
         if "terminate called without an active exception" not in errors:
             break  # else gloo's threads outlived their process, when its work was done: seen once in fifteen runs
     assert process.returncode == 0, errors[-6000:]
@@ -65,6 +65,33 @@ def test_two_processes_that_accumulate_equal_one(two, tmp_path):
     with together.in_double():
         together.train("duel", tmp_path / "four", accumulate=4)
     assert_close(two / "four", tmp_path / "four")
+
+
+@pytest.mark.parametrize(("sharded", "plain"), [
+    ("vae-sharded", "vae"), ("ddpm-sharded", "ddpm"), ("ddpm-sharded-two", "ddpm-two"),
+])  # fmt: skip
+def test_sharded_training_equals_averaged_gradients(two, sharded, plain):
+    """FSDP2 against DDP: weights, averages, optimiser and log, with one batch an update and with two."""
+    assert_close(two / sharded, two / plain)
+
+
+def test_a_sharded_run_resumes_exactly_and_its_files_are_those_of_any_run(two):
+    """Each rank sampled from the model that training left; so can anyone from the files, in one process."""
+    assert_same_run(two / "ddpm-sharded", two / "ddpm-sharded-parts")
+    with together.in_double():
+        model, _ = loop.restored(two / "ddpm-sharded", lambda *_: together.MAKE["ddpm"]())
+        samples = model.sample(4, seed=0)
+    for rank in range(2):
+        assert torch.equal(samples, storage.load(two / f"ddpm-samples-{rank}.safetensors").tensors["x"])
+
+
+def test_sharding_that_does_not_apply_is_refused(two):
+    told = json.loads((two / "told-1.json").read_text())
+    assert "trained alone" in told["sharded duel {}"]
+    assert "leave those out" in told["sharded vae {'channels_last': 'yes'}"]
+    assert "leave those out" in told["sharded vae {'snapshot_every': 2}"]
+    with pytest.raises(ValueError, match="start several"):
+        together.train("vae", None, sharded=True)
 
 
 def assert_close(a, b):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from genrep import storage
 from genrep.contracts import DataSpec, Inference, Model
 from genrep.models import build
 from genrep.training import ranks
@@ -106,6 +108,9 @@ def all_jobs(folder):
         for name in ("vae", "ddpm", "dcgan", "duel", "sometimes", "norm"):
             train(name, folder / name)
         train("duel", folder / "four", accumulate=2)
+        train("vae", folder / "vae-sharded", sharded=True)
+        train("ddpm", folder / "ddpm-two", accumulate=2)
+        train_sharded("ddpm", folder)
         for name in ("vae", "duel", "sometimes", "norm"):
             train(name, folder / f"{name}-parts", steps=3)
             train(name, folder / f"{name}-parts", resume=True)
@@ -117,7 +122,24 @@ def all_jobs(folder):
             told[place.name] = f"{type(error).__name__}: {error}"
     auto = dataclasses.replace(SETTINGS, precision="auto", channels_last="auto")
     told["mode"] = fit(MAKE["vae"](), digits(), auto).mode
+    for model, changes in (("duel", {}), ("vae", {"channels_last": "yes"}), ("vae", {"snapshot_every": 2})):
+        try:
+            train(model, None, sharded=True, **changes)
+        except ValueError as error:
+            told[f"sharded {model} {changes}"] = str(error)
     (folder / f"told-{ranks.rank()}.json").write_text(json.dumps(told))
+
+
+def train_sharded(name, folder):
+    """Whole, cut and accumulated; afterwards each rank samples from what training left in its model."""
+    torch.manual_seed(0)
+    model, settings = MAKE[name](), dataclasses.replace(SETTINGS, validate_every=3, sharded=True)
+    fit(model, data(name), settings, validation=data(name), folder=folder / f"{name}-sharded", mode=Mode())
+    assert not any(isinstance(t, DTensor) for t in storage.state(model).values())
+    storage.save(folder / f"{name}-samples-{ranks.rank()}.safetensors", {"x": model.sample(4, seed=0)}, {})
+    train(name, folder / f"{name}-sharded-parts", sharded=True, steps=3)
+    train(name, folder / f"{name}-sharded-parts", sharded=True, resume=True)
+    train(name, folder / f"{name}-sharded-two", sharded=True, accumulate=2)
 
 
 def endless(folder):

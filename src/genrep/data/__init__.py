@@ -12,7 +12,10 @@ from genrep.data.batches import InMemory, Order, Subset, batch_indices
 from genrep.data.describe import contact_sheet, describe
 from genrep.data.files import read_numpy
 from genrep.data.folders import Folder, read_folder
+from genrep.data.huggingface import PREFIX, is_saved, read_datasets
+from genrep.data.memory import free_memory
 from genrep.data.named import SOURCES, names, read_named
+from genrep.data.parquet import read_parquet
 from genrep.data.pictures import grid, picture
 from genrep.data.prepared import labelled as with_labels
 from genrep.data.prepared import reshaped, unlabelled
@@ -43,6 +46,9 @@ __all__ = [
 ]
 
 
+_LARGEST = 8 * 2**30  # bytes that are held in memory without being asked
+
+
 def load(
     name_or_path: str | os.PathLike[str],
     *,
@@ -53,9 +59,10 @@ def load(
     shape: Sequence[int] = (),
     labelled: float = 1.0,
     seed: int = 0,
-    memory_limit: int = 8 * 2**30,
+    memory_limit: int | None = None,
 ) -> Splits:
-    """A named data set, or one of your own: a folder of images, a `.npy`, `.npz`, `.csv` or `.txt` file.
+    """A named data set, or one of your own: a folder of images, a `.npy`, `.npz`, `.csv`, `.parquet` or `.txt` file,
+    a folder that `datasets` saved, or `hf:NAME` from its hub.
 
     A name wins over a folder of that name: write "./mnist" for the folder.
 
@@ -63,7 +70,8 @@ def load(
     levels: integers are in [0, levels) else inferred. layout: NCHW or NHWC, else inferred. seed: of what is held out.
     shape: bring images to (C, H, W), or text to windows of (L,) characters, see `reshaped`. labelled: share of the
     training examples that keep their labels, equally many of each class, see `with_labels`.
-    memory_limit: bytes; larger image folders are read on access, larger files are refused.
+    memory_limit: bytes, None: 8 GiB, or half of what is free if that is less; larger sets of images are read on access,
+    larger files are refused.
 
     `about["origin"]` holds these arguments, so that a run knows its data.
     Raises ValueError for an unknown name, and for data that are damaged, ambiguous or do not fit together.
@@ -73,9 +81,10 @@ def load(
     ((1, 8, 8), 17, 1197, 240, 360)
     """
     condition = _checked_names(label, condition)
-    splits = _read(name_or_path, label, condition, levels, layout, seed, memory_limit)
+    limit = min(_LARGEST, free_memory() // 2) if memory_limit is None else memory_limit
+    splits = _read(name_or_path, label, condition, levels, layout, seed, limit)
     splits = with_labels(reshaped(splits, shape) if shape else splits, labelled, seed)
-    named = isinstance(name_or_path, str) and name_or_path in SOURCES
+    named = isinstance(name_or_path, str) and (name_or_path in SOURCES or name_or_path.startswith(PREFIX))
     splits.about["origin"] = {
         "data": str(name_or_path if named else Path(name_or_path).absolute()),
         "label": label,
@@ -101,28 +110,33 @@ def _read(
     if isinstance(name_or_path, str) and name_or_path in SOURCES:
         _refuse(f"named set {name_or_path}", levels=levels, layout=layout)
         return read_named(name_or_path, label=label, condition=condition, seed=seed)
+    how: dict[str, Any] = {"levels": levels, "seed": seed, "memory_limit": memory_limit}
     path = Path(name_or_path)
+    if str(name_or_path).startswith(PREFIX) or is_saved(path):
+        _refuse("set of the library datasets", layout=layout)
+        source = str(name_or_path) if str(name_or_path).startswith(PREFIX) else path
+        return read_datasets(source, label=label, condition=condition, **how)
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
             raise ValueError(f"There is no file or folder {path}.")
         choose(str(name_or_path), names(), "data set")
     if path.is_dir():
         _refuse("folder of images", label=label, condition=condition or None, layout=layout)
-        return read_folder(path, levels=levels, seed=seed, memory_limit=memory_limit)
+        return read_folder(path, **how)
     if not path.is_file():
         raise ValueError(f"Expected a file or folder, {path} is a device or pipe.")
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
-        return read_numpy(
-            path, label=label, condition=condition, levels=levels, layout=layout, seed=seed, memory_limit=memory_limit
-        )
-    if suffix in (".csv", ".tsv"):
+        return read_numpy(path, label=label, condition=condition, layout=layout, **how)
+    if suffix in (".csv", ".tsv", ".parquet"):
         _refuse("table", layout=layout)
-        return read_table(path, label=label, condition=condition, levels=levels, seed=seed, memory_limit=memory_limit)
+        read = read_parquet if suffix == ".parquet" else read_table
+        return read(path, label=label, condition=condition, **how)
     if suffix == ".txt":
         _refuse("text", label=label, condition=condition or None, levels=levels, layout=layout)
         return read_text(path, seed=seed, memory_limit=memory_limit)
-    raise ValueError(f"Expected a folder of images or a file ending in .npy, .npz, .csv or .txt, got {path}.")
+    kinds = ".npy, .npz, .csv, .parquet or .txt"
+    raise ValueError(f"Expected a folder of images or a file ending in {kinds}, got {path}.")
 
 
 def _checked_names(label: str | None, condition: Sequence[str]) -> list[str]:

@@ -32,6 +32,10 @@ class InMemory:
         index = index.to(self.x.device)
         return Batch(self.x.index_select(0, index), None if self.y is None else self.y.index_select(0, index))
 
+    def relabelled(self, y: Tensor | None, spec: DataSpec) -> InMemory:
+        """The same examples with other labels."""
+        return InMemory(self.x, y, spec)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the examples take."""

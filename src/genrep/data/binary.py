@@ -38,6 +38,10 @@ class Redrawn(InMemory):
         below = torch.randint(0, _WHITE, grey.shape, dtype=torch.uint8, device=grey.device) < grey
         return Batch(below.to(torch.uint8), None if self.y is None else self.y.index_select(0, index))
 
+    def relabelled(self, y: Tensor | None, spec: DataSpec) -> Redrawn:
+        """The same examples with other labels."""
+        return Redrawn(self.x, y, spec, self.grey)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the examples take."""

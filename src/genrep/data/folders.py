@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -180,7 +180,7 @@ def common_format(files: Sequence[Path]) -> Format:
     return first
 
 
-def _open(file: Path | str) -> Image.Image:
+def _open(file: Path | str | IO[bytes]) -> Image.Image:
     """An image whose header is read, not its pixels."""
     try:
         image = Image.open(file, formats=_FORMATS)
@@ -201,13 +201,13 @@ def _format(image: Image.Image) -> Format:
     return Format(image.size, _BANDS[image.mode], 1 if image.mode == "1" else 8)
 
 
-def read_format(file: Path | str) -> Format:
+def read_format(file: Path | str | IO[bytes]) -> Format:
     """Size and kind of an image, from its header."""
     with _open(file) as image:
         return _format(image)
 
 
-def decode_all(files: Sequence[Path | str], form: Format) -> np.ndarray:
+def decode_all(files: Sequence[Path | str | IO[bytes]], form: Format) -> np.ndarray:
     """Pixels (N, C, H, W) uint8 of files that must all have this format."""
     x = np.empty((len(files), form.bands, form.size[1], form.size[0]), np.uint8)
 
@@ -220,7 +220,7 @@ def decode_all(files: Sequence[Path | str], form: Format) -> np.ndarray:
     return x
 
 
-def decode(file: Path | str, form: Format) -> np.ndarray:
+def decode(file: Path | str | IO[bytes], form: Format) -> np.ndarray:
     """Pixels (C, H, W) of one file; ValueError names it if it is broken."""
     with _open(file) as image:
         if (found := _format(image)) != form:

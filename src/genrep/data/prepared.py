@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genrep.contracts import Data
 from genrep.data.batches import InMemory
+from genrep.data.binary import Redrawn
 from genrep.data.splits import Splits, checked_seed
 from genrep.data.text import windows
 
@@ -71,7 +72,7 @@ def _with_labels(splits: Splits, y: Tensor, note: str, counts: dict[str, list[in
     train = _memory(splits.train)
     about = {**splits.about, "split": [*splits.about.get("split", ()), note], "class_counts": counts}
     about["unlabelled"] = {**splits.about.get("unlabelled", {}), "train": int((y < 0).sum())}
-    return splits._replace(train=InMemory(train.x, y, splits.spec), about=about)
+    return splits._replace(train=train.relabelled(y, splits.spec), about=about)
 
 
 def reshaped(splits: Splits, shape: Sequence[int]) -> Splits:
@@ -99,6 +100,8 @@ def reshaped(splits: Splits, shape: Sequence[int]) -> Splits:
     parts = {}
     for name in ("train", "validation", "test"):
         data = _memory(getattr(splits, name))
+        if isinstance(data, Redrawn):
+            raise ValueError(f"{splits.name} is drawn pixel by pixel in training, at its own size: leave shape= out.")
         x = torch.cat([_image(part, wanted, spec.levels) for part in data.x.split(_PART)])
         parts[name] = InMemory(x, data.y, new)
     return splits._replace(about=about, **parts)

@@ -19,7 +19,9 @@ from genrep.naming import choose
 Parameters = Mapping[str, inspect.Parameter]
 
 # help of options that several commands have
-DATA = "A named set (genrep data lists them), a folder of images, or a .npy, .npz, .csv or .txt file."
+DATA = (
+    "A named set (genrep data lists them), a folder of images, a .npy, .npz, .csv, .parquet or .txt file, or hf:NAME."
+)
 SEED = "Of everything random."
 DEVICE = "auto takes an accelerator when there is one."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from genrep import storage
+from genrep.extras import extra
 from genrep.training import ranks
 
 Record = dict[str, Any]
@@ -64,20 +66,58 @@ class Window:
 class Log:
     """Lines of `log.jsonl` when there is a folder, written by rank 0; always a list in memory."""
 
-    def __init__(self, folder: Path | None, *, upto: int = -1) -> None:
-        """`upto`: keep what an earlier part of this run wrote up to this step, but for its unfinished last window."""
+    def __init__(self, folder: Path | None, *, upto: int = -1, tensorboard: bool = False) -> None:
+        """`upto`: keep what an earlier part of this run wrote up to this step, but for its unfinished last window.
+
+        `tensorboard`: write each number as a scalar of TensorBoard, too, into the folder `tensorboard` of the run.
+        """
         self.path = folder / "log.jsonl" if folder is not None and ranks.first() else None
         self.records: list[Record] = []
         if folder is not None and upto >= 0:
             self.records = [r for r in read_log(folder) if r["step"] <= upto and "partial" not in r]
         if self.path is not None:  # atomically: a process killed here must not lose the lines before
             storage.write_text(self.path, "".join(json.dumps(r) + "\n" for r in self.records))
+        self.board = _board(self.path.parent / "tensorboard") if tensorboard and self.path is not None else None
+        for record in self.records:
+            self._show(record)
 
     def append(self, record: Record) -> None:
         self.records.append(record)
+        self._show(record)
         if self.path is not None:
             with self.path.open("a", encoding="utf8") as file:
                 file.write(json.dumps(record) + "\n")
+
+    def _show(self, record: Record) -> None:
+        if self.board is not None:
+            for name, value in scalars(record).items():
+                self.board.add_scalar(name, value, record["step"])
+            self.board.flush()
+
+
+def _board(folder: Path) -> Any:
+    """A writer for TensorBoard, which begins anew: what an earlier part of the run wrote is written again."""
+    extra("tensorboard", "tensorboard", "Logs for TensorBoard")
+    from torch.utils.tensorboard import SummaryWriter  # only here: it imports all of TensorBoard
+
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    return SummaryWriter(str(folder))
+
+
+def scalars(record: Record) -> dict[str, float]:
+    """The numbers of a line of the log, by path.
+
+    >>> scalars({"step": 50, "terms": {"nll": 2.0}, "lr": {"model": 0.001}})
+    {'terms/nll': 2.0, 'lr/model': 0.001}
+    """
+    found: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            found |= {f"{key}/{name}": v for name, v in value.items()}
+        elif key not in ("step", "partial"):
+            found[key] = value
+    return found
 
 
 def read_log(folder: Path) -> list[Record]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genrep import storage
 from genrep.contracts import Data, Model, Recipe, evaluating
 from genrep.data.batches import InMemory
-from genrep.training import checkpoint, posthoc, ranks
+from genrep.training import checkpoint, posthoc, ranks, sharding
 from genrep.training.log import Bar, Log, Record, Window
 from genrep.training.measure import fastest
 from genrep.training.noise import reseed
@@ -86,9 +86,12 @@ def fit(
     """
     ranks.join()
     settings = settings.resolved(model, len(data))
+    if settings.tensorboard and folder is None:
+        raise ValueError("tensorboard writes into the folder of the run: give one.")
     if settings.validate_every and validation is None:
         raise ValueError("validate_every needs held-out data; pass validation=.")
-    model.to(settings.device)
+    if not settings.sharded:  # else it need not fit
+        model.to(settings.device)
     data = on_device(data, settings.device)
     held_out = None if validation is None else on_device(validation, settings.device)
     title = f"stage {stage}" if len(model.objectives) > 1 else "training"
@@ -97,10 +100,13 @@ def fit(
         run = _Run(Trainer(model, data, settings, mode, stage), folder, about or {})
         if resume:
             run.resume()
-        run.log = Log(folder, upto=run.trainer.step if resume else -1)
+        run.log = Log(folder, upto=run.trainer.step if resume else -1, tensorboard=settings.tensorboard)
         with torch.random.fork_rng(), Bar(title, settings.steps, run.trainer.step, shown=progress) as bar:
             stopped = run.go(bar, held_out)
             run.finish(held_out)
+        if settings.sharded:
+            run.trainer.into(model)
+            model.to(settings.device).eval()
     return Outcome(run.trainer.step, stopped, settings, mode, run.log.records)
 
 
@@ -197,7 +203,7 @@ class _Run:
     def _weights(self) -> dict[str, Tensor]:
         average = self.trainer.average
         found = storage.state(self.trainer.model) | ({} if average is None else average.tensors())
-        return {name: t.detach().clone() for name, t in found.items()}
+        return {name: t.detach().clone() for name, t in sharding.whole(found).items()}
 
     def _validate(self, validation: Data) -> None:
         loss = ranks.of_first(held_out_loss(self.trainer, validation))
@@ -264,7 +270,8 @@ class _Run:
         if self.window.values:
             self._line()
         if self.state.best_weights and not self.last_is_best:
-            storage.restore(t.model, self.state.best_weights, "the best weights")
+            best = sharding.spread(self.state.best_weights, storage.state(t.model))
+            storage.restore(t.model, best, "the best weights")
         elif t.average is not None:
             t.average.into_live()
         for name, s in ranks.mean_statistics(t.model).items():

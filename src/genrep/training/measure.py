@@ -24,6 +24,7 @@ def candidates(model: Model, settings: Settings) -> list[Mode]:
     convolutions = any(isinstance(m, nn.Conv2d) for m in model.modules())
     bfloat16 = {"float32": [False], "bfloat16": [True], "auto": [False, True]}[settings.precision]
     layouts = {"no": [False], "yes": [True], "auto": [False, True] if convolutions else [False]}[settings.channels_last]
+    layouts = [False] if settings.sharded else layouts
     if settings.precision == "auto" and not _fast_bfloat16(settings.device):
         bfloat16 = [False]
     return [Mode(b, c, settings.compile) for b in bfloat16 for c in layouts]

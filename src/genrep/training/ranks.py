@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from genrep import storage
-from genrep.contracts import Terms
+from genrep.contracts import Model, Terms
 
 _PATIENCE = timedelta(minutes=10)  # a rank that says nothing for so long is lost
 
@@ -69,19 +69,25 @@ def own_device(name: str) -> str:
     return "cuda"
 
 
-def parallel(model: nn.Module) -> nn.Module:
+def parallel(model: Model) -> nn.Module:
     """The model, wrapped so that a backward pass averages gradients over the ranks.
 
     Whose turn it is changes what a forward pass uses, hence `find_unused_parameters`; buffers belong to their rank.
     """
     if world() == 1:
         return model
-    with torch.no_grad():
-        for t in storage.state(model).values():
-            dist.broadcast(t, 0)
+    alike(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # later releases call broadcast_buffers by another name
         return DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+
+
+def alike(model: Model) -> Model:
+    """The model, with the weights of rank 0."""
+    with torch.no_grad():
+        for t in storage.state(model).values():
+            dist.broadcast(t, 0)
+    return model
 
 
 # ---- what ranks tell each other; numbers on the CPU, so that no accelerator has to be waited for --------------------

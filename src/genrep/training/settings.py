@@ -48,11 +48,14 @@ class Settings:
         device: auto takes an accelerator when there is one.
         precision: float32, or bfloat16 autocast; auto measures a few updates and takes the faster.
         channels_last: Memory layout of convolutions; auto measures along with the precision.
+        sharded: Spread weights, averages and optimiser over the processes that torchrun started (FSDP2), for a model
+            that is too large for one accelerator.
         compile: Compile the loss with torch.compile; pays on long runs only.
         log_every: Updates between two lines of the log, each their mean.
         validate_every: Updates between two measurements of the held-out loss; 0: never.
         patience: Stop after so many held-out measurements without improvement, and keep the best weights; 0: never.
         keep_best: Keep the weights of the best held-out measurement, without stopping early.
+        tensorboard: Write the log for TensorBoard, too, into the folder tensorboard of the run.
         checkpoint_seconds: Seconds between two checkpoints; one more is written at the end.
     """
 
@@ -72,11 +75,13 @@ class Settings:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto", "yes", "no"] = "auto"
+    sharded: bool = False
     compile: bool = False
     log_every: int = 50
     validate_every: int = 0
     patience: int = 0
     keep_best: bool = False
+    tensorboard: bool = False
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from genrep import storage
 from genrep.contracts import Batch, Data, Model, Objective, Terms
 from genrep.data.batches import Order
 from genrep.data.binary import Redrawn
-from genrep.training import ranks
+from genrep.training import ranks, sharding
 from genrep.training.average import Average
 from genrep.training.noise import reseed
 from genrep.training.posthoc import PowerAverages
@@ -38,6 +39,9 @@ class Trainer:
     """Everything that changes during a stage. `settings` are resolved: nothing in them is None."""
 
     def __init__(self, model: Model, data: Data, settings: Settings, mode: Mode, stage: int = 0) -> None:
+        if settings.sharded:
+            sharding.check(model, settings)
+            model = sharding.shard(model, settings.device)  # what comes in is filled again by `into`
         self.model, self.data, self.settings, self.stage = model, data, settings, stage
         self.objective: Objective = model.objectives[stage]  # pyright: ignore[reportAttributeAccessIssue]
         self.turns = self.objective.turns
@@ -69,9 +73,10 @@ class Trainer:
     def use(self, mode: Mode) -> None:
         """Take this arithmetic from here on."""
         self.mode = mode
-        self.model.to(memory_format=torch.channels_last if mode.channels_last else torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         self._freeze_all_but(self.unreached)
-        self.parallel = ranks.parallel(self.model)
+        if not self.settings.sharded:
+            self.model.to(memory_format=torch.channels_last if mode.channels_last else torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        self.parallel = self.model if self.settings.sharded else ranks.parallel(self.model)
         loss: Callable[..., tuple[Tensor, Terms]] = self._loss
         self.loss = torch.compile(self._loss) if mode.compile else loss
 
@@ -99,6 +104,8 @@ class Trainer:
 
     def _averaging(self, order: Order) -> AbstractContextManager[None]:
         """Ranks average their gradients once an update, in the backward pass of its last batch."""
+        if isinstance(self.parallel, FSDPModule):
+            self.parallel.set_requires_gradient_sync(order is self.orders[-1])
         if isinstance(self.parallel, DistributedDataParallel) and order is not self.orders[-1]:
             return self.parallel.no_sync()
         return nullcontext()
@@ -117,8 +124,10 @@ class Trainer:
                 (loss / len(self.orders)).backward()
             found.append({name: _mean(t.detach()) for name, t in terms.items()})
         if self.unreached:
-            self.unreached -= {id(p) for p in parameters if p.grad is not None and bool(p.grad.any())}
-        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf)
+            self.unreached -= {
+                id(p) for p in parameters if p.grad is not None and bool(sharding.gathered(p.grad).any())
+            }
+        norm = sharding.gathered(nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf))
         for group in optimiser.param_groups:
             group["lr"] = self.bases[player] * self.settings.rate(self.step)
         optimiser.step()
@@ -155,7 +164,14 @@ class Trainer:
             for name, p in parameters.items():
                 slots = self.optimisers[player].state.get(p, {})
                 state |= {f"optimiser/{player}/{name}/{slot}": t for slot, t in slots.items()}
-        return state
+        return sharding.whole(state)
+
+    @torch.no_grad()
+    def into(self, model: Model) -> None:
+        """Give another model of the same kind, which is whole, the weights and buffers of this one."""
+        mine, theirs = sharding.whole(storage.state(self.model)), storage.state(model)
+        for name, t in theirs.items():
+            t.copy_(mine[name])
 
     def buffers(self) -> dict[str, Tensor]:
         """What may differ from rank to rank, named as in `tensors`."""
@@ -169,11 +185,11 @@ class Trainer:
         powers = {} if self.powers is None else self.powers.tensors()
         storage.check(part(tensors, "power/"), powers, f"{source} (power-function averages)")
         slots = {player: self._slots(tensors, player, source) for player in self.learnable}
-        storage.restore(self.model, part(tensors, "model/"), source)
+        storage.restore(self.model, sharding.spread(part(tensors, "model/"), storage.state(self.model)), source)
         rounds, rest = divmod(step, len(self.turns))
         done = rounds * self.turns.count("model") + self.turns[:rest].count("model")
         if self.average is not None:
-            self.average.load(part(tensors, "ema/"), done)
+            self.average.load(sharding.spread(part(tensors, "ema/"), averages), done)
         if self.powers is not None:
             self.powers.load(part(tensors, "power/"), done)
         for player, parameters in self.learnable.items():
@@ -220,6 +236,7 @@ def _mean(term: Tensor) -> Tensor:
 def _laid_out_like(parameter: Tensor, slot: Tensor) -> Tensor:
     """A copy on the parameter's device; moments in its memory layout, because the fused kernel walks them together."""
     if slot.shape == parameter.shape:
+        slot = sharding.placed_like(parameter, slot)
         return torch.empty_like(parameter, dtype=slot.dtype, requires_grad=False).copy_(slot)
     return slot.to(parameter.device, copy=True)
 
