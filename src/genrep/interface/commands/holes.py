@@ -36,7 +36,8 @@ def holes(argv: list[str]) -> None:
     splits = runs.data_of(Path(run), given.data)
     found, draws = find_holes(model, splits, n=given.n, threshold=given.threshold, seed=given.seed)
     measured = {"hole_mass": found.mass, "prior_below": found.region, "jensen_shannon": found.divergence}
-    show.metrics(measured)
-    storage.write_json(Path(run) / "holes.json", as_json(measured))
+    written = as_json(measured)
+    show.metrics(written)
+    storage.write_json(Path(run) / "holes.json", written)
     print(f"written: {Path(run) / 'holes.json'}")
     print(f"figure:  {holes_figure(model, found, draws, out)}")

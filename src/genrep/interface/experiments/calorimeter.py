@@ -37,7 +37,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     x, y = splits.test[torch.arange(min(how.get("samples", 2000), len(splits.test)))]
     assert y is not None
     truth, particle = undone(x), _units(y, splits)
-    energy = particle[:, list(splits.about["condition"]).index("energy")]
+    energy = particle[:, list(splits.about["condition"]).index("energy")].contiguous()
     found = {}
     if splits.name == "showers":
         again = kept_file(folder / "simulator.json", lambda: _simulated(particle, truth, energy, seed))

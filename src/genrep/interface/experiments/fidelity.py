@@ -18,7 +18,8 @@ from torch import Tensor
 from genrep.contracts import Model, evaluating
 from genrep.data.splits import Splits
 from genrep.evaluation.estimate import Estimate, jackknifed
-from genrep.evaluation.features import Extractor, extractor
+from genrep.evaluation.extractors import extractor
+from genrep.evaluation.features import Extractor
 from genrep.evaluation.frechet import frechet_distance, plug_in
 from genrep.evaluation.report import as_json, revived
 from genrep.interface.latent import classes_figure
