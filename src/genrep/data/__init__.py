@@ -19,6 +19,7 @@ from genrep.data.parquet import read_parquet
 from genrep.data.pictures import grid, picture
 from genrep.data.prepared import labelled as with_labels
 from genrep.data.prepared import reshaped, unlabelled
+from genrep.data.showers import holds_responses, read_responses
 from genrep.data.splits import Splits
 from genrep.data.tables import read_table
 from genrep.data.text import as_text, from_text, read_text
@@ -126,6 +127,9 @@ def _read(
     if not path.is_file():
         raise ValueError(f"Expected a file or folder, {path} is a device or pipe.")
     suffix = path.suffix.lower()
+    if holds_responses(path):
+        _refuse("file of responses and particles", label=label, condition=condition or None, layout=layout)
+        return read_responses(path, seed=seed, memory_limit=memory_limit)
     if suffix in (".npy", ".npz"):
         return read_numpy(path, label=label, condition=condition, layout=layout, **how)
     if suffix in (".csv", ".tsv", ".parquet"):

@@ -49,6 +49,8 @@ def read_named(name: str, *, label: str | None, condition: Sequence[str], seed: 
         raw = _label(name, raw, label, about)
     if condition:
         raw = _condition(name, raw, condition, about)
+    if raw.conditions:
+        about["condition"] = list(raw.conditions)
     if raw.columns:
         about["columns"] = list(raw.columns)
     if raw.characters:
@@ -137,6 +139,18 @@ SOURCES: dict[str, Source] = {
         "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
         "CC BY 4.0",
         readers.digits,
+    ),
+    "shapes": Source(
+        "shapes of known kind, position, scale, rotation and colour on black, 32 x 32, drawn by this library",
+        "https://en.wikipedia.org/wiki/Signed_distance_function",
+        "that of this library",
+        readers.shapes,
+    ),
+    "showers": Source(
+        "particle showers in 44 x 44 fibres from a parametrised simulator, log(1 + photoelectrons); not Geant4",
+        "https://arxiv.org/abs/hep-ex/0001020",
+        "that of this library",
+        readers.showers,
     ),
     "mnist": Source(
         "MNIST, 28 x 28 handwritten digits", "http://yann.lecun.com/exdb/mnist/", "none stated", readers.mnist, _MNIST

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from genrep.data import shapes as drawn
+from genrep.data.shower_model import CONDITIONS
+from genrep.data.showers import bundled
 from genrep.data.splits import Part, hold_out, take
 from genrep.data.text import text_parts
 
@@ -30,6 +33,7 @@ class Raw(NamedTuple):
     choice_names: Mapping[str, Sequence[str]] = {}  # class names of those choices
     notes: Sequence[str] = ()
     characters: Sequence[str] = ()  # of text, by level
+    conditions: Sequence[str] = ()  # names of the columns of y, where y holds conditions
 
 
 def digits(paths: Sequence[Path], seed: int) -> Raw:
@@ -49,6 +53,24 @@ def digits(paths: Sequence[Path], seed: int) -> Raw:
 
 
 _DIGITS = tuple("0123456789")
+
+
+def shapes(paths: Sequence[Path], seed: int) -> Raw:
+    parts, choices = {}, {name: {} for name in drawn.FACTORS}
+    for split, index in zip(("train", "test"), drawn.combinations(), strict=True):
+        values = drawn.factors(index)
+        parts[split] = Part(drawn.draw(values), values[:, 0])
+        for name, column in zip(drawn.FACTORS, values.T, strict=True):
+            choices[name][split] = column
+    choice_names = {k: tuple(map(str, range(n))) for k, n in drawn.FACTORS.items()} | {"shape": drawn.SHAPES}
+    rule = "train: 10000 and test: 2000 of the 36864 combinations, without replacement, the same for every seed."
+    return Raw(parts, (rule,), class_names=drawn.SHAPES, choices=choices, choice_names=choice_names)
+
+
+def showers(paths: Sequence[Path], seed: int) -> Raw:
+    rule = "train: 8000 and test: 2000 showers of particles drawn alike, the same for every seed."
+    notes = ("x is log(1 + photoelectrons); a parametrised simulator, not Geant4",)
+    return Raw(bundled(), (rule,), levels=None, notes=notes, conditions=CONDITIONS)
 
 
 def mnist(paths: Sequence[Path], seed: int) -> Raw:

@@ -19,9 +19,11 @@ from genrep.evaluation.annealed import Start, bidirectional
 from genrep.evaluation.coverage import prdc
 from genrep.evaluation.criticism import dimensions, joint
 from genrep.evaluation.curve import precision_recall_curve
+from genrep.evaluation.entropies import three_entropies
 from genrep.evaluation.estimate import Estimate, NullCheck, estimate, null_check
-from genrep.evaluation.features import Extractor
+from genrep.evaluation.features import Extractor, examples
 from genrep.evaluation.frechet import frechet_distance, plug_in
+from genrep.evaluation.holes import find_holes
 from genrep.evaluation.kernel import kernel_distance
 from genrep.evaluation.memorisation import authenticity, copying
 from genrep.evaluation.quality import calorimeter, inception, sinkhorn, sliced, spatial
@@ -32,6 +34,7 @@ from genrep.evaluation.subject import Subject
 from genrep.naming import choose
 
 Found = dict[str, Estimate]
+_TRAINING = 5000  # examples that a check of convergence reads
 _TIMED = 64  # samples per batch when sampling is timed
 _SIMULATED = 50  # examples on which annealing is checked from both sides
 
@@ -229,6 +232,19 @@ def _cost(s: Subject) -> Found:
     return found | timed
 
 
+def _entropies(s: Subject) -> Found:
+    """Whether a Gaussian VAE has converged, over training examples."""
+    x, y = examples(s.splits.train, _TRAINING)
+    y = y if s.model.generative.reads_y else None
+    found = three_entropies(s.model, x, y, seed=s.seed, protocol={**s.protocol, "split": "train"})
+    return {"elbo_train": found.bound, "three_entropies": found.total, "entropy_gap": found.gap}
+
+
+def _holes(s: Subject) -> Found:
+    found, _ = find_holes(s.model, s.splits, n=len(s.index), seed=s.seed)
+    return {"hole_mass": found.mass, "jensen_shannon": found.divergence}
+
+
 METRICS: dict[str, Callable[..., Found]] = {  # keyword-only parameters of each are its options
     "bits": _bits,
     "nats": _nats,
@@ -250,9 +266,11 @@ METRICS: dict[str, Callable[..., Found]] = {  # keyword-only parameters of each 
     "disentanglement": disentanglement,
     "criticism": _criticism,
     "cost": _cost,
+    "entropies": _entropies,
+    "holes": _holes,
 }
-_ASKED = ("bidirectional", "disentanglement", "sinkhorn", "channels")  # these take minutes, or suit few data
-USUAL = tuple(name for name in METRICS if name not in _ASKED)
+_SELDOM = ("bidirectional", "disentanglement", "sinkhorn", "channels", "entropies", "holes")  # slow, or for few models
+USUAL = tuple(name for name in METRICS if name not in _SELDOM)
 
 
 def options_of(metric: str) -> dict[str, inspect.Parameter]:
