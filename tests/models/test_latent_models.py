@@ -263,7 +263,8 @@ def test_a_run_of_two_stages_resumes_exactly(name, tmp_path):
     """Cut in the second stage and continued, it has the bytes of a run that was not cut."""
     options = {"width": 8, "depth": 1, "prior_width": 8} | ({"timesteps": 5} if name == "latent_diffusion" else {})
     data = corners(40)
-    how = {"options": options, "batch": 8, "device": "cpu", "progress": False, "samples": 0, "horizon": 4}
+    how = {"options": options, "batch": 8, "device": "cpu", "progress": False, "samples": 0, "horizon": 4,
+           "precision": "float32", "channels_last": "no"}  # fmt: skip
     splits = runs.read(data.x.numpy())
     runs.fit(name, splits, out=tmp_path / "short", steps=2, **how)
     runs.resume(tmp_path / "short", steps=4, data=splits, samples=0, progress=False)
@@ -289,3 +290,19 @@ def test_a_run_of_two_stages_resumes_exactly(name, tmp_path):
 def build_like(name, splits, options):
     torch.manual_seed(0)
     return build(name, splits.spec, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vamp_vae", {"components": 9}), ("vq_vae", {"codebook": 17, "positions": 2})],
+)
+def test_more_entries_than_data_are_refused(name, options):
+    splits = runs.read(torch.randn(10, 3).numpy())
+    with pytest.raises(ValueError, match=r"needs at least 9 training examples for its entries, and there are 8"):
+        runs.fit(name, splits, steps=1, options={"latent": 2, **options}, progress=False)
+
+
+def test_overcomplete_codes_are_warned_about():
+    splits = runs.read(torch.randn(10, 3).numpy())
+    with pytest.warns(UserWarning, match="latent=4 is more than the 3 values"):
+        runs.fit("sparse_ae", splits, steps=1, options={"latent": 4, "width": 8}, progress=False)

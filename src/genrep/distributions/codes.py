@@ -48,13 +48,16 @@ class Quantised(Point):
 
 
 class Quantiser(Conditional):
-    """q(z | x): the entries nearest to net(x), which has outputs (B, D, *grid); in train mode the codebook learns."""
+    """q(z | x): the entries nearest to net(x), which has outputs (B, D, *grid); in train mode the codebook learns.
+
+    `positions`: of the grid; a codebook with more entries than all training examples have positions is refused.
+    """
 
     measure = "mass"
 
-    def __init__(self, net: nn.Module, codebook: Codebook) -> None:
+    def __init__(self, net: nn.Module, codebook: Codebook, positions: int = 1) -> None:
         super().__init__()
-        self.net, self.codebook = net, codebook
+        self.net, self.codebook, self.fewest = net, codebook, math.ceil(codebook.size / positions)
 
     def forward(self, x: Tensor, *, y: Tensor | None = None) -> Quantised:
         before = self.net(x).float()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from genrep.contracts import DataSpec, Inference, Model
 from genrep.distributions.codes import Entries, Quantiser, code_prior, code_spec
 from genrep.distributions.domains import domain_for
@@ -79,7 +81,7 @@ def vq_vae(
     return Model(
         data,
         ElboOnly(Nested(inner, Entries(table)), Likelihood(decoder, data, likelihood)),
-        Inference(latent=Quantiser(encoder, table)),
+        Inference(latent=Quantiser(encoder, table, math.prod(grid))),
         Autoencoding(Commitment(commitment, learning), learns=("generative.likelihood", "inference")),
         Within(inner, read_codes),
         domain=likelihood_domain(data, likelihood),
