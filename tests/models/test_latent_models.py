@@ -1,12 +1,15 @@
 """Models over the latents of an autoencoder, and the decoder without an encoder: exact limits, and where labels go."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from genrep.contracts import Batch, Conditional, DataSpec, Domain, Inference, Model, Way
+from genrep.data.batches import InMemory
 from genrep.distributions.basic import Gaussian
 from genrep.distributions.latent import LatentVariable, StandardNormal
 from genrep.distributions.nested import ElboOnly, Nested
@@ -306,3 +309,17 @@ def test_overcomplete_codes_are_warned_about():
     splits = runs.read(torch.randn(10, 3).numpy())
     with pytest.warns(UserWarning, match="latent=4 is more than the 3 values"):
         runs.fit("sparse_ae", splits, steps=1, options={"latent": 4, "width": 8}, progress=False)
+
+
+def test_the_model_of_the_page_trains():
+    page = (Path(__file__).parents[2] / "docs" / "autoencoders.md").read_text(encoding="utf8")
+    source = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "vae_then_flow" in code)
+    found = {}
+    exec(source, found)
+    data = DataSpec((3,))
+    model = found["vae_then_flow"](data, latent=2)
+    x = torch.randn(64, 3)
+    for stage in range(2):
+        fit(model, InMemory(x, None, data), Settings(steps=101, batch=16, device="cpu"), mode=Mode(), stage=stage)
+    assert model.log_likelihood(x).kind == "lower bound"
+    assert model.sample(3, seed=0).shape == (3, 3)
