@@ -173,7 +173,9 @@ def code_prior(codes: DataSpec, *, width: int, depth: int, condition: int = 0, d
     `width`: channels, or an eighth of the units; `depth`: layers.
     """
     if width < 1 or depth < 1 or not 0 <= dropout < 1:
-        raise ValueError(f"Expected prior_width, prior_depth >= 1 and dropout in [0, 1), got {width, depth, dropout}.")
+        raise ValueError(
+            f"Expected prior_width, prior_depth >= 1 and prior_dropout in [0, 1), got {width, depth, dropout}."
+        )
     assert codes.levels is not None
     if len(codes.shape) == 1:
         chain = MADE(codes.shape, codes.levels, 8 * width, depth, codes.levels, condition)

@@ -37,6 +37,7 @@ def vq_vae(
     depth: int = 0,
     prior_width: int = 64,
     prior_depth: int = 6,
+    prior_dropout: float = 0.3,
     conditional: bool = False,
 ) -> Model:
     """VQ-VAE: z is a map of codebook entries, those nearest to encoder(x), with a PixelCNN over their codes as prior.
@@ -59,6 +60,7 @@ def vq_vae(
         depth: Halvings of the image, or hidden layers; 0: fits the data.
         prior_width: Channels of the prior's network; one over a row of codes has eight times as many units.
         prior_depth: Its layers.
+        prior_dropout: Probability, in its layers: codes of few examples are soon known by heart. Rows have none.
         conditional: The prior reads the label or condition.
     """
     if positions < 1:
@@ -76,7 +78,7 @@ def vq_vae(
     )
     codes = code_spec(data, grid, codebook)
     table = Codebook(codebook, latent, learning, decay=decay, revive=revive)
-    prior = code_prior(codes, width=prior_width, depth=prior_depth, condition=condition)
+    prior = code_prior(codes, width=prior_width, depth=prior_depth, condition=condition, dropout=prior_dropout)
     inner = Model(codes, prior, Inference(), NLL(), domain=domain_for(codes))
     return Model(
         data,
