@@ -101,6 +101,7 @@ class Conditional(nn.Module, ABC):
     accepts_y: bool = False  # a generative part that draws without y, and can be steered towards one
     measure: Measure = "density"  # what log_prob of its distribution is
     can_sample: bool = True  # whether forward() works without inputs; matters for a generative part
+    fewest: int = 0  # training examples that its own points or entries need at least
 
     @abstractmethod
     def forward(self, *inputs: Tensor, y: Tensor | None = None, **how: Any) -> Distribution: ...

@@ -184,7 +184,7 @@ def test_the_model_of_the_page_trains(play):
     torch.manual_seed(0)
     page = (Path(__file__).parents[2] / "docs" / "autoencoders.md").read_text(encoding="utf8")
     found = {}
-    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), found)
+    exec(next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "energy_ae" in code), found)
     model = found["energy_ae"](DataSpec((3,)), latent=2)
     x = torch.randn(128, 3)
     before = model(Batch(x))

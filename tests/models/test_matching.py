@@ -14,7 +14,7 @@ from genrep.models import build
 from genrep.objectives.autoencoding import Autoencoding, Coded
 from genrep.objectives.matching import Matching
 from genrep.transport.cramer_wold import cramer_wold, cramer_wold_normal
-from genrep.transport.mmd import mmd
+from genrep.transport.mmd import energy_distance, mmd
 from genrep.transport.sinkhorn import sinkhorn_divergence
 from genrep.transport.sliced import sliced_wasserstein
 
@@ -32,6 +32,7 @@ DIVERGENCES = {
     "cramer_wold": cramer_wold,
     "cramer_wold_normal": lambda z, prior: cramer_wold_normal(z),
     "sinkhorn": partial(sinkhorn_divergence, blur=0.5),
+    "energy": energy_distance,
 }
 
 
@@ -56,6 +57,15 @@ def test_zero_at_the_prior_and_positive_elsewhere(name):
     shifted, wide, collapsed = (mean(f) for f in (lambda z: z + 0.5, lambda z: 1.5 * z, lambda z: 0.3 * z))
     assert abs(matched) < 0.15 * min(shifted, wide, collapsed)
     assert min(shifted, wide, collapsed) > 0
+
+
+def test_on_the_sphere_zero_for_uniform_codes_and_positive_for_a_cap():
+    divergence = partial(sinkhorn_divergence, blur=0.3)
+    uniform = torch.nn.functional.normalize(torch.randn(400, 3), dim=1)
+    cap = torch.cat([uniform[:, :2], uniform[:, 2:].abs()], 1)
+    matched, apart = (value(divergence, z, prior=Hypersphere(3)).item() for z in (uniform, cap))
+    assert abs(matched) < 0.1 * apart
+    assert apart > 0.1
 
 
 def test_a_shift_costs_its_square():

@@ -48,13 +48,16 @@ class Quantised(Point):
 
 
 class Quantiser(Conditional):
-    """q(z | x): the entries nearest to net(x), which has outputs (B, D, *grid); in train mode the codebook learns."""
+    """q(z | x): the entries nearest to net(x), which has outputs (B, D, *grid); in train mode the codebook learns.
+
+    `positions`: of the grid; a codebook with more entries than all training examples have positions is refused.
+    """
 
     measure = "mass"
 
-    def __init__(self, net: nn.Module, codebook: Codebook) -> None:
+    def __init__(self, net: nn.Module, codebook: Codebook, positions: int = 1) -> None:
         super().__init__()
-        self.net, self.codebook = net, codebook
+        self.net, self.codebook, self.fewest = net, codebook, math.ceil(codebook.size / positions)
 
     def forward(self, x: Tensor, *, y: Tensor | None = None) -> Quantised:
         before = self.net(x).float()
@@ -170,7 +173,9 @@ def code_prior(codes: DataSpec, *, width: int, depth: int, condition: int = 0, d
     `width`: channels, or an eighth of the units; `depth`: layers.
     """
     if width < 1 or depth < 1 or not 0 <= dropout < 1:
-        raise ValueError(f"Expected prior_width, prior_depth >= 1 and dropout in [0, 1), got {width, depth, dropout}.")
+        raise ValueError(
+            f"Expected prior_width, prior_depth >= 1 and prior_dropout in [0, 1), got {width, depth, dropout}."
+        )
     assert codes.levels is not None
     if len(codes.shape) == 1:
         chain = MADE(codes.shape, codes.levels, 8 * width, depth, codes.levels, condition)

@@ -65,7 +65,15 @@ class NestedDistribution(Ancestral):
         return self.prior.log_prob(value, self.y)
 
 
-class ElboOnly(LatentVariable):
+class NestedVariable(LatentVariable):
+    """z from a nested prior, x ~ p(x | z)."""
+
+    def evaluations(self, **how: Any) -> int:
+        """Those of the prior, and the decoder's one."""
+        return self.prior.evaluations() + 1
+
+
+class ElboOnly(NestedVariable):
     """Importance weights would gain nothing where x alone decides z, and prove nothing where log p(z) is a bound."""
 
     def likelihoods(self, inference: Inference) -> Mapping[str, Way]:

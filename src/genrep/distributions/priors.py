@@ -106,6 +106,7 @@ class VampPrior(Conditional):
         if components < 1:
             raise ValueError(f"Expected components >= 1, got {components}.")
         self.posterior, self.inputs = posterior, nn.Parameter(0.5 * torch.randn(components, *shape))
+        self.fewest = components
 
     def forward(self, *, y: Tensor | None = None) -> Mixture:
         q = self.posterior(self.inputs)

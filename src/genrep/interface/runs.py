@@ -20,6 +20,7 @@ from genrep.data.arrays import Layout
 from genrep.data.splits import Splits
 from genrep.interface import config, folders
 from genrep.interface.samples import save_samples
+from genrep.interface.sizes import check_sizes
 from genrep.naming import choose
 from genrep.training import checkpoint, loop, ranks
 from genrep.training.measure import candidates, fastest
@@ -118,6 +119,7 @@ def train(
     folder = None if out is None else folders.free(Path(out))
     ranks.wait()  # all have looked before one writes
     model = _built(model, splits.spec, options, wanted.seed)
+    check_sizes(model, len(splits.train))
     wanted = wanted.resolved(model, len(splits.train))
     with folders.cleared_on_failure(folder):
         resolved, mode = _measured(model, splits, wanted, seconds, given_horizon=settings.get("horizon", 0))

@@ -6,8 +6,7 @@ from genrep.contracts import DataSpec, Inference, Model
 from genrep.distributions.codes import Entries, GumbelHead, code_prior, code_spec
 from genrep.distributions.domains import domain_for
 from genrep.distributions.heads import Likelihood, LikelihoodName, likelihood_domain
-from genrep.distributions.latent import LatentVariable
-from genrep.distributions.nested import Nested
+from genrep.distributions.nested import Nested, NestedVariable
 from genrep.models import recipe
 from genrep.nets.autoencoder import NetworkName
 from genrep.nets.codebook import Codebook
@@ -41,6 +40,7 @@ def gumbel_vae(
     depth: int = 0,
     prior_width: int = 64,
     prior_depth: int = 6,
+    prior_dropout: float = 0.3,
     conditional: bool = False,
 ) -> Model:
     """VAE with categorical latents: q(z | x) chooses an entry of a codebook at each position, relaxed in training.
@@ -65,6 +65,7 @@ def gumbel_vae(
         depth: Halvings of the image, or hidden layers; 0: fits the data.
         prior_width: Channels of the prior's network; one over a row of codes has eight times as many units.
         prior_depth: Its layers.
+        prior_dropout: Probability, in its layers: codes of few examples are soon known by heart. Rows have none.
         conditional: The prior reads the label or condition.
     """
     if positions < 1:
@@ -82,11 +83,11 @@ def gumbel_vae(
     )
     codes, table = code_spec(data, grid, codebook), Codebook(codebook, latent, "gradient", revive=0.0)
     posterior = GumbelHead(encoder, table, warmest=warmest, coldest=coldest, annealing=annealing, hard=hard)
-    prior = code_prior(codes, width=prior_width, depth=prior_depth, condition=condition)
+    prior = code_prior(codes, width=prior_width, depth=prior_depth, condition=condition, dropout=prior_dropout)
     inner = Model(codes, prior, Inference(), NLL(), domain=domain_for(codes))
     return Model(
         data,
-        LatentVariable(Nested(inner, Entries(table)), Likelihood(decoder, data, likelihood)),
+        NestedVariable(Nested(inner, Entries(table)), Likelihood(decoder, data, likelihood)),
         Inference(latent=posterior),
         Autoencoding(UniformRate(beta), learns=("generative.likelihood", "inference")),
         Within(inner, read_codes),

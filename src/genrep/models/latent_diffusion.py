@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from genrep.contracts import Conditional, DataSpec, Inference, Model
@@ -89,7 +90,7 @@ def latent_diffusion(
         unconditional=unconditional,
     )
     table = None if gaussian else Codebook(codebook, size)
-    posterior: Conditional = GaussianHead(encoder) if table is None else Quantiser(encoder, table)
+    posterior: Conditional = GaussianHead(encoder) if table is None else Quantiser(encoder, table, math.prod(grid))
     penalty = StandardRate(beta) if gaussian else Commitment(commitment, "ema")
     return Model(
         data,

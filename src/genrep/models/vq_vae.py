@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from genrep.contracts import DataSpec, Inference, Model
 from genrep.distributions.codes import Entries, Quantiser, code_prior, code_spec
 from genrep.distributions.domains import domain_for
@@ -35,6 +37,7 @@ def vq_vae(
     depth: int = 0,
     prior_width: int = 64,
     prior_depth: int = 6,
+    prior_dropout: float = 0.3,
     conditional: bool = False,
 ) -> Model:
     """VQ-VAE: z is a map of codebook entries, those nearest to encoder(x), with a PixelCNN over their codes as prior.
@@ -57,6 +60,7 @@ def vq_vae(
         depth: Halvings of the image, or hidden layers; 0: fits the data.
         prior_width: Channels of the prior's network; one over a row of codes has eight times as many units.
         prior_depth: Its layers.
+        prior_dropout: Probability, in its layers: codes of few examples are soon known by heart. Rows have none.
         conditional: The prior reads the label or condition.
     """
     if positions < 1:
@@ -74,12 +78,12 @@ def vq_vae(
     )
     codes = code_spec(data, grid, codebook)
     table = Codebook(codebook, latent, learning, decay=decay, revive=revive)
-    prior = code_prior(codes, width=prior_width, depth=prior_depth, condition=condition)
+    prior = code_prior(codes, width=prior_width, depth=prior_depth, condition=condition, dropout=prior_dropout)
     inner = Model(codes, prior, Inference(), NLL(), domain=domain_for(codes))
     return Model(
         data,
         ElboOnly(Nested(inner, Entries(table)), Likelihood(decoder, data, likelihood)),
-        Inference(latent=Quantiser(encoder, table)),
+        Inference(latent=Quantiser(encoder, table, math.prod(grid))),
         Autoencoding(Commitment(commitment, learning), learns=("generative.likelihood", "inference")),
         Within(inner, read_codes),
         domain=likelihood_domain(data, likelihood),
