@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from genrep.nets.coupling import zeroed
 
+CAP = 30.0  # of inputs: beyond, outputs stay what they are there
+
 
 class MaskedLinear(nn.Linear):
     """A linear layer whose weight is zero where `mask` (out, in) is."""
@@ -34,7 +36,7 @@ class MaskedDense(nn.Module):
 
     MADE (Germain et al., 2015, eqs. 12-13) with residual blocks; all hidden layers share their degrees, which rise from
     unit to unit and are spread over all values, so that adding layers keeps the order. `reverse`: from the last column
-    to the first. The last layer starts at zero, and what it reads is bounded, so that its outputs are at any x.
+    to the first. The last layer starts at zero. Inputs are cut to [-30, 30], so that outputs are bounded for any x.
     """
 
     def __init__(
@@ -50,19 +52,20 @@ class MaskedDense(nn.Module):
         self.given = nn.Linear(condition, width, bias=False) if condition else None
         within = (degree <= degree[:, None]).float()
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), MaskedLinear(within), nn.ReLU(), MaskedLinear(within)) for _ in range(depth)
+            nn.Sequential(nn.ReLU(), MaskedLinear(within), nn.ReLU(inplace=True), MaskedLinear(within))
+            for _ in range(depth)
         )
         self.head = MaskedLinear((degree < order[:, None]).float().repeat(size, 1))
         zeroed(self.head)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        h = self.stem(x)
+        h = self.stem(x.clamp(-CAP, CAP))
         if self.given is not None:
             assert c is not None
             h = h + self.given(c)
         for block in self.blocks:
             h = h + block(h)
-        return self.head(torch.tanh(h)).unflatten(1, self.shape_out)
+        return self.head(F.relu_(h)).unflatten(1, self.shape_out)
 
     def walk(self, n: int, c: Tensor | None = None) -> Callable[[Tensor | None], tuple[int, Tensor]]:
         """The same, value by value, each step computing only what is new: a whole example costs one evaluation.
@@ -94,7 +97,7 @@ class _Walk:
     def __call__(self, before: Tensor | None) -> tuple[int, Tensor]:
         k = self.k
         if before is not None:
-            self.x[k - 1] = before
+            self.x[k - 1] = before.clamp(-CAP, CAP)
             if (new := slice(self.net.ends[k - 1], self.net.ends[k])).stop > new.start:
                 self._compute(new)
         end, self.k = self.net.ends[k], k + 1
@@ -110,4 +113,4 @@ class _Walk:
                 torch.clamp_min(inner, 0.0, out=self.active[j, new])
                 inner = torch.addmm(bias[new], weight[new, : new.stop], self.active[j, : new.stop])
             h = h + inner
-        torch.tanh(h, out=self.active[-1, new])
+        torch.clamp_min(h, 0.0, out=self.active[-1, new])

@@ -144,7 +144,9 @@ def autoregressive_chain(
         f = element()
         net = MaskedDense(d, f.size, width, depth, condition, reverse=k % 2 == 1)
         layer = Autoregressive(net, f)
-        built += [_NORMS[normalisation](d), *([Linear(d)] if mix else []), Inverted(layer) if inverse else layer]
+        if k == 0 or normalisation == "batch":  # later layers keep what the first one has normalised
+            built.append(_NORMS[normalisation](d))
+        built += [*([Linear(d)] if mix else []), Inverted(layer) if inverse else layer]
     return Chain(*built)
 
 
