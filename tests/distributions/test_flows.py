@@ -14,7 +14,7 @@ from genrep.distributions.flows.batch_norm import BatchNorm
 from genrep.distributions.flows.bijection import Bijection, Chain, Multiscale
 from genrep.distributions.flows.check import check_bijection
 from genrep.distributions.flows.continuous import TIME, Continuous
-from genrep.distributions.flows.coupling import Coupling, checkerboard, halves
+from genrep.distributions.flows.coupling import Coupling, checkerboard, column_coupling, halves
 from genrep.distributions.flows.elementwise import Affine, Shift
 from genrep.distributions.flows.emerging import CausalConvolution, emerging
 from genrep.distributions.flows.linear import Linear
@@ -79,6 +79,9 @@ LAYERS = {  # name: (constructor, shape, condition)
     "coupling, one column": (lambda: dense(Affine(), (1,), 2), (1,), 2),
     "coupling, channels": (lambda: conv(Affine(), (4, 3, 2), halves(4, 2).view(-1, 1, 1), 2), (4, 3, 2), 2),
     "coupling, checkerboard": (lambda: conv(Affine(), (2, 3, 3), checkerboard(3, 3, 1)), (2, 3, 3), 0),
+    "column coupling": (lambda: column_coupling(5, 2, Affine(), 16, 1, 0), (5,), 0),
+    "column coupling, conditional": (lambda: column_coupling(4, 1, Spline(), 16, 1, 3), (4,), 3),
+    "column coupling of angles": (lambda: column_coupling(3, 0, CircularSpline(), 16, 1, 0, angles=True), (3,), 0),
     "additive coupling": (lambda: dense(Shift()), (5,), 0),
     "spline coupling": (lambda: dense(Spline(), condition=2), (5,), 2),
     "spline coupling, image": (lambda: conv(Spline(4, 3.0), (2, 3, 3), checkerboard(3, 3, 0)), (2, 3, 3), 0),

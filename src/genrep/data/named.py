@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genrep.data import readers
+from genrep.data import density, readers
 from genrep.data.binary import bernoulli
 from genrep.data.readers import Raw
 from genrep.data.sources import File, fetch
@@ -240,6 +240,22 @@ SOURCES: dict[str, Source] = {
         readers.bsds300_patches,
         (File("tabular/bsds300_patches_8x8.npz", "12e3cd536fb8589810dbde1233fbadfb"),),
     ),
+    "bsds300": Source(
+        "BSDS300 as a table: 8 x 8 grey patches with noise, minus their mean, without the last pixel",
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/",
+        "none stated",
+        density.bsds300,
+        (File("tabular/bsds300_patches_8x8.npz", "12e3cd536fb8589810dbde1233fbadfb"),),
+    ),
+    **{
+        name: Source(f"{about}, prepared as in Papamakarios et al., 2017; files of the user", _UCI_HOME, "see there", f)
+        for name, about, f in (
+            ("power", "POWER, household electricity", density.power),
+            ("gas", "GAS, sensors in mixtures of ethylene and CO", density.gas),
+            ("hepmass", "HEPMASS, simulated collisions", density.hepmass),
+            ("miniboone", "MINIBOONE, neutrinos", density.miniboone),
+        )
+    },
     "magic": Source(
         "MAGIC gamma telescope: parameters of simulated air showers, gamma against hadron",
         "https://archive.ics.uci.edu/dataset/159/magic+gamma+telescope",

@@ -7,12 +7,11 @@ from genrep.distributions.domains import Angles
 from genrep.distributions.flows.architecture import check_sizes
 from genrep.distributions.flows.base import Torus
 from genrep.distributions.flows.bijection import Chain
-from genrep.distributions.flows.coupling import Coupling, halves
+from genrep.distributions.flows.coupling import column_coupling
 from genrep.distributions.flows.parts import flow_parts
 from genrep.distributions.flows.spline import CircularSpline
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
-from genrep.nets.coupling import DenseCoupling
 from genrep.objectives.likelihood import NLL
 
 
@@ -42,11 +41,9 @@ def circular_nsf(
     check_sizes(couplings=couplings, width=width, depth=depth)
     condition, (d,) = condition_width(data, conditional), data.shape
 
-    def step(k: int) -> Coupling:
-        element = CircularSpline(bins)
-        net = DenseCoupling(data.shape, element.size, width, depth, condition, angles=True)
-        return Coupling(halves(d, k), net, element)
-
-    bijection = Chain(*[step(k) for k in range(couplings)])
+    steps = [
+        column_coupling(d, k, CircularSpline(bins), width, depth, condition, angles=True) for k in range(couplings)
+    ]
+    bijection = Chain(*steps)
     parts = flow_parts(data, bijection, condition, base=Torus(d))
     return Model(data, parts.flow, parts.inference, NLL(), domain=Angles(), training={"lr": 1e-3})

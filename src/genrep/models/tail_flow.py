@@ -6,14 +6,13 @@ from genrep.contracts import DataSpec, Model
 from genrep.distributions.flows.architecture import check_sizes
 from genrep.distributions.flows.base import StudentT
 from genrep.distributions.flows.bijection import Bijection, Chain
-from genrep.distributions.flows.coupling import Coupling, halves
+from genrep.distributions.flows.coupling import column_coupling
 from genrep.distributions.flows.elementwise import Affine
 from genrep.distributions.flows.normalise import ActNorm
 from genrep.distributions.flows.parts import flow_parts
 from genrep.distributions.flows.spline import Spline
 from genrep.models import recipe
 from genrep.nets.condition import condition_width
-from genrep.nets.coupling import DenseCoupling
 from genrep.objectives.likelihood import NLL
 
 
@@ -53,8 +52,7 @@ def tail_flow(
 
     def pair(k: int) -> list[Bijection]:
         elements = (Affine(), Spline(bins))
-        nets = [DenseCoupling(data.shape, f.size, width, depth, condition) for f in elements]
-        return [Coupling(halves(d, k), net, f) for net, f in zip(nets, elements, strict=True)]
+        return [column_coupling(d, k, f, width, depth, condition) for f in elements]
 
     layers = [layer for k in range(couplings) for layer in pair(k)]
     bijection = Chain(ActNorm(d), *layers, ActNorm(d))

@@ -38,8 +38,8 @@ def tarflow(
     Integer data are dequantised and mapped to logits, so their likelihood is a lower bound of a mass.
 
     Args:
-        patch: Side of a patch; it divides both sides of the image. 0: the least that leaves at most 64 patches. The
-            patches of vectors are their columns.
+        patch: Side of a patch; it divides both sides of the image. 0: the least above 1 that leaves at most 64
+            patches. The patches of vectors are their columns.
         layers: Autoregressive layers.
         width: Of the transformers.
         depth: Blocks of each transformer.
@@ -63,13 +63,13 @@ def tarflow(
 
 
 def _fitting(shape: tuple[int, ...]) -> int:
-    """The least common divisor of both sides that leaves at most 64 patches, else the greatest.
+    """The least common divisor of both sides above 1 that leaves at most 64 patches, else the greatest.
 
     >>> _fitting((1, 28, 28)), _fitting((3, 32, 32)), _fitting((1, 8, 8)), _fitting((3, 9, 10))
-    (4, 4, 1, 1)
+    (4, 4, 2, 1)
     """
     if len(shape) == 1:
         return 1
     both = math.gcd(shape[1], shape[2])
-    divisors = [p for p in range(1, both + 1) if both % p == 0]
+    divisors = [p for p in range(2, both + 1) if both % p == 0] or [1]
     return next((p for p in divisors if shape[1] * shape[2] // p**2 <= 64), divisors[-1])

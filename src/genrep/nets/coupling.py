@@ -45,17 +45,29 @@ class DenseBlock(nn.Module):
 class DenseCoupling(nn.Module):
     """(B, *shape), (B, condition) or None -> (B, size, *shape): residual blocks, a last layer that starts at zero.
 
-    `angles`: the values are angles, of which it reads cosine and sine.
+    `moved`: outputs are (B, size, moved), for so many other columns. `angles`: the values are angles, of which it reads
+    cosine and sine.
     """
 
     def __init__(
-        self, shape: Sequence[int], size: int, width: int, depth: int, condition: int = 0, *, angles: bool = False
+        self,
+        shape: Sequence[int],
+        size: int,
+        width: int,
+        depth: int,
+        condition: int = 0,
+        *,
+        moved: int | None = None,
+        angles: bool = False,
     ) -> None:
         super().__init__()
-        self.shape_out, values = (size, *shape), torch.Size(shape).numel()
+        values = torch.Size(shape).numel()
+        self.shape_out = (size, *shape) if moved is None else (size, moved)
         self.stem, self.angles = nn.Linear((2 if angles else 1) * values + condition, width), angles
         self.blocks = nn.Sequential(*[DenseBlock(width) for _ in range(depth)])
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), zeroed(nn.Linear(width, size * values)))
+        self.head = nn.Sequential(
+            nn.LayerNorm(width), nn.SiLU(), zeroed(nn.Linear(width, torch.Size(self.shape_out).numel()))
+        )
         self.condition = condition
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:

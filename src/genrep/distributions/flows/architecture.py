@@ -11,12 +11,12 @@ from torch import Tensor
 from genrep.distributions.flows.autoregressive import Autoregressive, Inverted
 from genrep.distributions.flows.batch_norm import BatchNorm
 from genrep.distributions.flows.bijection import Bijection, Chain, Multiscale
-from genrep.distributions.flows.coupling import Coupling, checkerboard, halves
+from genrep.distributions.flows.coupling import Coupling, checkerboard, column_coupling, halves
 from genrep.distributions.flows.elementwise import Elementwise
 from genrep.distributions.flows.linear import Linear
 from genrep.distributions.flows.normalise import ActNorm
 from genrep.distributions.flows.reshape import Flatten, Squeeze
-from genrep.nets.coupling import ConvCoupling, DenseCoupling
+from genrep.nets.coupling import ConvCoupling
 from genrep.nets.masked_dense import MaskedDense
 
 NormalisationName = Literal["activation", "batch"]
@@ -90,7 +90,7 @@ def coupling_step(
     def step(shape: tuple[int, ...], k: int) -> list[Bijection]:
         f = element()
         if len(shape) == 1:
-            return [Coupling(halves(shape[0], k), DenseCoupling(shape, f.size, width, depth, condition), f)]
+            return [column_coupling(shape[0], k, f, width, depth, condition)]
         return [Coupling(_keep(shape, k, squeezed), ConvCoupling(shape[0], f.size, width, depth, condition), f)]
 
     return step
@@ -144,7 +144,9 @@ def autoregressive_chain(
         f = element()
         net = MaskedDense(d, f.size, width, depth, condition, reverse=k % 2 == 1)
         layer = Autoregressive(net, f)
-        built += [_NORMS[normalisation](d), *([Linear(d)] if mix else []), Inverted(layer) if inverse else layer]
+        if k == 0 or normalisation == "batch":  # later layers keep what the first one has normalised
+            built.append(_NORMS[normalisation](d))
+        built += [*([Linear(d)] if mix else []), Inverted(layer) if inverse else layer]
     return Chain(*built)
 
 

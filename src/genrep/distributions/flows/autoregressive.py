@@ -1,30 +1,35 @@
-"""Masked autoregressive flows, inverted by Jacobi iteration."""
+"""Masked autoregressive flows, inverted value by value with caches, or by Jacobi iteration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genrep.distributions.flows.bijection import Bijection, Mapped
 from genrep.distributions.flows.elementwise import Elementwise
+from genrep.nets.masked_dense import MaskedDense
+
+InverseName = Literal["walk", "jacobi"]
+WALKED = 256  # columns up to which a walk is taken
 
 
 class Autoregressive(Bijection):
     """z_i = f(x_i; net(x_<i, c)): one pass forward; the Jacobian is triangular (MAF, Papamakarios et al., 2017, eq. 5).
 
-    The inverse is the fixed point of x <- f^-1(z; net(x, c)): each pass settles at least one more value, so D passes
-    are exact, and fewer do once all residuals |f(x) - z| are within rounding (Song et al., 2021, algorithm 1).
-    `passes` tells what the last inverse took. Its gradient is that of the implicit function, solved in the same way.
-
-    `net`: (B, D), (B, C) or None -> (B, element.size, D), output i a function of inputs before i in some order, finite
-    for any finite x.
+    The inverse up to 256 columns is a walk: D steps, each computing only the hidden units that the last value has
+    settled, so that all together cost one pass. Above, it is the fixed point of x <- f^-1(z; net(x, c)): each pass
+    settles at least one more value, so D passes are exact, and fewer do once all residuals |f(x) - z| are within
+    rounding (Song et al., 2021, algorithm 1). `way` chooses one. `passes` tells the steps or passes that the last
+    inverse took. Its gradient is that of the implicit function, solved in the same way.
     """
 
-    def __init__(self, net: nn.Module, element: Elementwise) -> None:
+    def __init__(self, net: MaskedDense, element: Elementwise, way: InverseName | None = None) -> None:
         super().__init__()
         self.net, self.element = net, element
+        self.way: InverseName = way or ("walk" if net.shape_out[1] <= WALKED else "jacobi")
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Mapped:
         z, log_slope = self._mapped(x, c)
@@ -32,7 +37,7 @@ class Autoregressive(Bijection):
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> Mapped:
         with torch.no_grad():
-            x, log_slope = self._iterated(z, c)
+            x, log_slope = self._walked(z, c) if self.way == "walk" else self._iterated(z, c)
         if not torch.is_grad_enabled():
             return x, log_slope.sum(1)
         x = with_implicit_gradient(lambda x: self._mapped(x, c), x, z, passes=z.shape[1])
@@ -40,6 +45,18 @@ class Autoregressive(Bijection):
 
     def _mapped(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.element(x, self.net(x, c).to(x.dtype))
+
+    def _walked(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One value after the other."""
+        x, log_slope, before = torch.empty_like(z), torch.empty_like(z), None
+        with torch.autocast(z.device.type, enabled=False):
+            step = self.net.walk(len(z), c)
+            for _ in range(z.shape[1]):
+                column, parameters = step(before)
+                before, log_slope[:, column] = self.element.inverse(z[:, column], parameters.to(z.dtype))
+                x[:, column] = before
+        self.passes = z.shape[1]
+        return x, log_slope
 
     def _iterated(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         """The fixed point and log dx/dz; rows that are settled take no part in further passes.

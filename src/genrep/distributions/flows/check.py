@@ -138,10 +138,14 @@ class _Gate:
         return Local(image.detach(), log_det.detach(), jacobian.detach(), values[:, 0], smallest, self.solved)
 
     def check_differences(self, at: Local) -> None:
-        """Central differences over h = 1e-6, where the slope is below 1e4; halving h tells how far they can be off."""
-        coarse, fine = self.differences(1e-6), self.differences(5e-7)
+        """Central differences over h, where the slope is below 1e4; halving h tells how far they can be off.
+
+        h is 1e-6, or so large that what is left of an equation, `solved`, counts little against it.
+        """
+        h = max(1e-6, self.solved**0.5)
+        coarse, fine = self.differences(h), self.differences(h / 2)
         smooth = at.jacobian.flatten(1).abs().amax(1) < 1e4
-        tolerance = 1e-4 + 4 * (coarse - fine).flatten(1).abs().amax(1)
+        tolerance = 1e-4 + self.solved / h + 4 * (coarse - fine).flatten(1).abs().amax(1)
         self.compare("Jacobian against finite differences", fine, at.jacobian, smooth, tolerance)
 
     def differences(self, h: float) -> Tensor:
@@ -207,4 +211,5 @@ class _Gate:
                 z, log_det = moved(self.x * (1 + rounding * torch.randn_like(self.x)), self.c)
             moved_z = torch.maximum(moved_z, (z - at.z).abs().flatten(1).amax(1))
             moved_log_det = torch.maximum(moved_log_det, (log_det - at.log_det).abs())
-        return 1e-5 + 30 * moved_z, 1e-5 + 30 * moved_log_det
+        least = 1e-5 + self.solved
+        return least + 30 * moved_z, least + 30 * moved_log_det

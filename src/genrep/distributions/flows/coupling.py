@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from genrep.distributions.flows.bijection import Bijection, Mapped
 from genrep.distributions.flows.elementwise import Elementwise
+from genrep.nets.coupling import DenseCoupling
 
 
 class Coupling(Bijection):
@@ -36,6 +37,46 @@ class Coupling(Bijection):
 
     def _merged(self, kept: Tensor, mapped: Tensor, log_slope: Tensor) -> Mapped:
         return torch.where(self.keep, kept, mapped), torch.where(self.keep, 0, log_slope).flatten(1).sum(1)
+
+
+class ColumnCoupling(Bijection):
+    """The same for vectors; only the columns that move are computed: `net` maps those kept to their parameters."""
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, keep: Tensor, net: nn.Module, element: Elementwise) -> None:
+        super().__init__()
+        order = torch.cat([keep.nonzero()[:, 0], (~keep).nonzero()[:, 0]])
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("back", order.argsort(), persistent=False)
+        self.kept, self.net, self.element = int(keep.sum()), net, element
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Mapped:
+        kept, moved = self._parted(x)
+        z, log_slope = self.element(moved, self.net(kept, c).to(x.dtype))
+        return torch.cat([kept, z], 1)[:, self.back], log_slope.sum(1)
+
+    def inverse(self, z: Tensor, c: Tensor | None = None) -> Mapped:
+        kept, moved = self._parted(z)
+        x, log_slope = self.element.inverse(moved, self.net(kept, c).to(z.dtype))
+        return torch.cat([kept, x], 1)[:, self.back], log_slope.sum(1)
+
+    def _parted(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x[:, self.order]
+        return x[:, : self.kept], x[:, self.kept :]
+
+
+def column_coupling(
+    columns: int, k: int, element: Elementwise, width: int, depth: int, condition: int, *, angles: bool = False
+) -> Bijection:
+    """The k-th coupling of a vector by halves of its columns; a single column depends on the condition alone."""
+    keep, size = halves(columns, k), element.size
+    if columns == 1:
+        return Coupling(keep, DenseCoupling((1,), size, width, depth, condition, angles=angles), element)
+    kept = int(keep.sum())
+    net = DenseCoupling((kept,), size, width, depth, condition, moved=columns - kept, angles=angles)
+    return ColumnCoupling(keep, net, element)
 
 
 def halves(n: int, k: int) -> Tensor:

@@ -37,7 +37,7 @@ class Affine(Elementwise):
     def forward(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = p.unbind(1)
         log_scale = bounded(raw, self.limit)
-        return x * log_scale.exp() + shift, log_scale
+        return torch.addcmul(shift, x, log_scale.exp()), log_scale
 
     def inverse(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = p.unbind(1)

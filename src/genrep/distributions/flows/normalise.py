@@ -37,7 +37,8 @@ class ActNorm(Bijection):
         if self.training and not self._has_started:
             self._start(x.detach())
         log_scale, shift = self._parameters_of(x)
-        return (x - self.mean) * log_scale.exp() + shift, self._log_det(log_scale, x)
+        scale = log_scale.exp()
+        return torch.addcmul(torch.addcmul(shift, -self.mean.to(x.dtype), scale), x, scale), self._log_det(log_scale, x)
 
     def inverse(self, z: Tensor, c: Tensor | None = None) -> Mapped:
         log_scale, shift = self._parameters_of(z)
