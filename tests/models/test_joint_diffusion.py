@@ -253,7 +253,7 @@ def test_guidance_that_makes_no_sense_is_refused(how, message):
         ({"weight": 0.0, "diffusion": 0.0}, "one of them above 0"),
         ({"gather": 0}, "gather >= 1"),
         ({"head_dropout": 1.0}, "head_dropout < 1"),
-        ({"multipliers": (1, 1, 1, 1)}, "can be halved 3 times at most"),
+        ({"multipliers": (1, 1, 1, 1)}, "can be halved 2 times at most"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):

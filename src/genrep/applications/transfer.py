@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genrep.applications.classification import check_fits
 from genrep.applications.splitting import diffusion_of
 from genrep.contracts import Model, evaluating, seeded
 from genrep.data.splits import Splits
 from genrep.distributions.split import DenoisedDiffusion
 from genrep.distributions.subchains import steps_to, until, walked
+from genrep.evaluation.classification import check_fits
 from genrep.evaluation.estimate import Estimate, estimate
 from genrep.evaluation.features import examples
 from genrep.evaluation.scores import absolute_error, ms_ssim
