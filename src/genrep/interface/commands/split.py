@@ -9,7 +9,7 @@ from genrep import storage
 from genrep.applications.splitting import diffusion_of, log_snr, quality_of_splits
 from genrep.applications.splitting import split as split_of
 from genrep.distributions.subchains import steps_to
-from genrep.evaluation.features import extractor
+from genrep.evaluation.extractors import extractor
 from genrep.interface import arguments, runs, show
 from genrep.interface.arguments import Parser
 from genrep.interface.pictures import split_figure
