@@ -14,7 +14,7 @@ class WalkBack(Objective):
     """-log P(x | x~_k) per value, over the noisy examples of a walk away from x (Bengio et al., 2013, algorithm 1).
 
     x~_1 ~ C(x~ | x), x~_(k+1) ~ C(x~ | x^), x^ ~ P(x | x~_k): the reconstruction learns to come back from where the
-    chain itself goes astray. `steps` = 1 is the denoising autoencoder. No gradient passes through the walk.
+    chain itself goes astray. `steps` = 1 is the denoising autoencoder. Draws have no gradient, so none passes through the walk.
     """
 
     terms = {"distortion": 1.0}
@@ -32,6 +32,5 @@ class WalkBack(Objective):
             p = chain.reconstruction(noisy, y=batch.y)
             terms.append(-p.log_prob(x) / x[0].numel())
             if k < self.steps - 1:
-                with torch.no_grad():
-                    noisy = chain.corruption(p.sample(), y=batch.y).sample()
+                noisy = chain.corruption(p.sample(), y=batch.y).sample()
         return {"distortion": torch.stack(terms).mean(0)}
