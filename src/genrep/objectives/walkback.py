@@ -14,7 +14,7 @@ class WalkBack(Objective):
     """-log P(x | x~_k) per value, over the noisy examples of a walk away from x (Bengio et al., 2013, algorithm 1).
 
     x~_1 ~ C(x~ | x), x~_(k+1) ~ C(x~ | x^), x^ ~ P(x | x~_k): the reconstruction learns to come back from where the
-    chain itself goes astray. `steps` = 1 is the denoising autoencoder. Draws have no gradient, so none passes through the walk.
+    chain itself goes astray. `steps` = 1 is the denoising autoencoder. No gradient passes through draws.
     """
 
     terms = {"distortion": 1.0}
