@@ -86,6 +86,17 @@ BAD = {
     "sheet": ("data digits --out sheet.txt", "end in .png"),
     "compare what": ("compare --data digits --out {out} --steps 2", "--models is missing"),
     "compare whom": ("compare --data digits --out {out} --steps 2 --models vae,vea", "Did you mean 'vae'?"),
+    "labelled": ("train joint_diffusion --data digits --labelled 2 --out {out}", "labelled in (0, 1]"),
+    "too few labels": ("train joint_diffusion --data digits --labelled 0.001 --out {out}", "less than one label"),
+    "shape": ("train vae --data digits --shape 2,8,8 --out {out}", "grey (1) and colour (3)"),
+    "beta_1": ("train daed --data digits --beta_1 1.5 --out {out}", "Expected 0 < beta_1 < 1"),
+    "joint of what": ("train joint_diffusion --data {here}/plain.npy --out {out}", "labels of at least 2 classes"),
+    "split what": ("split {here}/gone", "--beta_1 is missing"),
+    "adapt to what": ("adapt {here}/gone", "--data is missing"),
+    "transfer to what": ("transfer {here}/gone", "--data is missing"),
+    "explain nothing": ("explain {here}/gone --n 0", "--n of at least 1"),
+    "predictions": ("classify {here}/gone --out here.txt", "end in .csv"),
+    "decisions of none": ("decisions {here}/gone", "There is no"),
     "compare long": ("compare --data digits --out {out} --models vae", "Give --seconds or --steps"),
 }
 

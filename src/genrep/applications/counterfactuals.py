@@ -7,11 +7,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from genrep.applications.classification import probabilities
 from genrep.contracts import Model, Unsupported, evaluating, seeded
 from genrep.distributions.joint import GuidanceName, JointDiffusion
 from genrep.distributions.samplers import SamplerName
 from genrep.distributions.subchains import until, walked
+from genrep.evaluation.classification import probabilities
 
 NOISE = 0.2  # share of the chain, as in Deja et al. (2023), section 6.6.6 of the thesis
 _BATCH = 256

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genrep.applications.classification import check_fits
 from genrep.applications.splitting import diffusion_of
 from genrep.contracts import Model, evaluating, seeded
 from genrep.data.splits import Splits
 from genrep.distributions.split import DenoisedDiffusion
 from genrep.distributions.subchains import steps_to, until, walked
+from genrep.evaluation.classification import check_examples
 from genrep.evaluation.estimate import Estimate, estimate
 from genrep.evaluation.features import examples
 from genrep.evaluation.scores import absolute_error, ms_ssim
@@ -36,9 +36,9 @@ def denoise_foreign(
     """Noise test examples to abar = 1 - beta_1 and take the noise away again, with the same noise for every model.
 
     A model with a denoiser of its own (`daed`) takes one pass; another walks back the steps of its chain up to the one
-    with the closest abar, drawing each of them. Raises ValueError for data of another shape, levels or classes.
+    with the closest abar, drawing each of them. Raises ValueError for data of another shape or levels.
     """
-    check_fits(model, splits)
+    check_examples(model, splits)
     x, start, end, steps = examples(splits.test, examples_)[0], [], [], 0
     with torch.no_grad(), evaluating(model), seeded(seed):
         for part in x.split(_BATCH):

@@ -50,8 +50,17 @@ def labelled(splits: Splits, share: float, seed: int = 0) -> Splits:
     return _with_labels(splits, hidden, note, counts)
 
 
-def unlabelled(splits: Splits) -> Splits:
-    """The same data with all labels of the training split hidden; validation and test keep theirs."""
+def unlabelled(splits: Splits, classes: int = 0) -> Splits:
+    """The same data with all labels of the training split hidden; validation and test keep theirs.
+
+    Of data without labels all become unknown, of so many `classes`.
+    """
+    if classes and not (splits.spec.classes or splits.spec.condition):
+        spec, parts = splits.spec._replace(classes=classes), {}
+        for name in ("train", "validation", "test"):
+            data = _memory(getattr(splits, name))
+            parts[name] = InMemory(data.x, torch.full((len(data),), -1), spec)
+        return splits._replace(**parts)
     counts = {**splits.about.get("class_counts", {}), "train": [0] * splits.spec.classes}
     return _with_labels(splits, torch.full_like(_labels(splits), -1), "labels of the training split: hidden.", counts)
 

@@ -155,11 +155,15 @@ class JointDiffusion(Conditional):
         guidance: GuidanceName = "none",
         scale: float | None = None,
     ) -> Ancestral:
-        """`evaluations`: of the network per sample; 0: what the sampler usually takes.
+        """How samples are drawn, from all classes or towards the condition.
 
-        `guidance`: how samples are steered towards a class: features (the feature maps are moved towards it in every
-        step) or classifier (the gradient of log p(y | x_t) is added to the score). `scale`: the step size; 0: none,
-        150 for features and 1 for classifier if left out. Larger steps show the class more plainly and vary less.
+        Args:
+            sampler: ancestral draws every step; ddim, heun, dpm_solver, ode follow the probability-flow equation.
+            evaluations: Of the network per sample; 0: all for ancestral, 50 ddim, 39 heun, 20 dpm_solver, 41 ode.
+            guidance: How the classifier leads samples to the condition: features moves the encoder's feature maps
+                towards it in every step, classifier adds the gradient of log p(y | x_t) to the score.
+            scale: Size of that step, 150 for features and 1 for classifier if left out; larger ones show the class more
+                plainly and vary less.
         """
         return self.guided(y, guidance, scale)(y=y, sampler=sampler, evaluations=evaluations)
 

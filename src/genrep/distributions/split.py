@@ -19,6 +19,7 @@ from genrep.distributions.processes import VariancePreserving
 from genrep.distributions.samplers import SAMPLERS, Denoised, SamplerName
 from genrep.distributions.schedules import Chain, ScheduleName, named
 from genrep.distributions.subchains import steps_to
+from genrep.naming import choose
 
 
 def schedule(name: ScheduleName, steps: int, beta_1: float, levels: int | None = None) -> Tensor:
@@ -38,17 +39,12 @@ def schedule(name: ScheduleName, steps: int, beta_1: float, levels: int | None =
         )
     if name == "linear":
         scale = 1000 / steps
-        increments = linear_increments(0.001 * scale, 0.02 * scale, steps - replaced + 1)[1:]
+        betas = torch.linspace(0.001 * scale, 0.02 * scale, steps - replaced + 1, dtype=torch.float64)
+        increments = torch.log1p(-betas.clamp_max(0.999))[1:]
     else:
         increments = whole.diff()[replaced:]
     first = torch.log1p(-torch.tensor([beta_1], dtype=torch.float64))
     return torch.cat([first.new_zeros(1), torch.cat([first, increments]).cumsum(0)])
-
-
-def linear_increments(first: float, last: float, steps: int) -> Tensor:
-    """log(1 - beta_k) of betas evenly from `first` to `last`, clipped as in `schedules`."""
-    betas = torch.linspace(first, last, steps, dtype=torch.float64)
-    return torch.log1p(-betas.clamp_max(0.999))
 
 
 class TwoDenoisers(Conditional):
@@ -148,13 +144,21 @@ class DenoisedDiffusion(LatentVariable):
     def forward(
         self, *, y: Tensor | None = None, sampler: SamplerName = "ancestral", evaluations: int = 0
     ) -> Ancestral:
-        """`evaluations`: of both networks per sample, the denoiser's being the last; 0: as many as the sampler uses."""
+        """How samples are drawn; the last evaluation is always the denoiser's.
+
+        Args:
+            sampler: ancestral draws every step of the generator; ddim, heun and dpm_solver follow the
+                probability-flow equation.
+            evaluations: Of both networks per sample; 0: all for ancestral, 50 ddim, 39 heun, 20 dpm_solver.
+        """
         used = self.evaluations(sampler=sampler, evaluations=evaluations)
         chain = through_first(self.whole.chain, SAMPLERS[sampler].steps(used))
         part = Diffusion(self.whole.denoiser, chain, self.whole.shape, self.whole.levels)
         return part(y=y, sampler=sampler, evaluations=used)
 
     def evaluations(self, *, sampler: SamplerName = "ancestral", evaluations: int = 0) -> int:
+        if SAMPLERS[choose(sampler, SAMPLERS, "sampler")].spaced:
+            raise ValueError(f"sampler={sampler} passes by x_1, where the denoiser begins. Take ddim or dpm_solver.")
         if evaluations == 1:
             raise ValueError("Expected at least 2 evaluations: one of the generator, one of the denoiser.")
         return self.whole.evaluations(sampler=sampler, evaluations=evaluations)

@@ -46,12 +46,11 @@ def walked(
     watch: Watch | None = None,
 ) -> Tensor:
     """x_0 from start = x_n at the end of `chain`, whose times are those of the diffusion's network."""
-    choose(sampler, SAMPLERS, "sampler")
+    found, plain = SAMPLERS[choose(sampler, SAMPLERS, "sampler")], diffusion.along(chain, y)
 
-    def denoise(x: Tensor, k: int) -> Denoised:
-        t = chain.t[k].float().expand(len(x))
+    def denoise(x: Tensor, k: int | Tensor) -> Denoised:
         if watch is not None:
-            watch(x, t)
-        return diffusion.denoise(x, t, y)
+            watch(x, (chain.t[k] if isinstance(k, int) else diffusion.chain.time_of(k)).float().expand(len(x)))
+        return plain(x, k)
 
-    return SAMPLERS[sampler].walk(denoise, start, chain)
+    return found.walk(denoise, start, chain)

@@ -16,6 +16,7 @@ from genrep.contracts import Unsupported, evaluating, seeded
 from genrep.data.splits import Splits
 from genrep.evaluation import cost
 from genrep.evaluation.annealed import Start, bidirectional
+from genrep.evaluation.classification import accuracy, probabilities
 from genrep.evaluation.coverage import prdc
 from genrep.evaluation.criticism import dimensions, joint
 from genrep.evaluation.curve import precision_recall_curve
@@ -212,6 +213,15 @@ def _criticism(s: Subject, *, permutations: int = 500) -> Found:
     }
 
 
+def _accuracy(s: Subject) -> Found:
+    """Of the model's own classifier."""
+    s.model.require("classify")
+    x, y = s.real
+    assert y is not None
+    found = accuracy(probabilities(s.model, x).argmax(1) == y, s.protocol)
+    return {"accuracy": found}
+
+
 def _cost(s: Subject) -> Found:
     count = cost.parameters(s.model)
     exact = {"n": (0, 0), "protocol": s.protocol}
@@ -263,6 +273,7 @@ METRICS: dict[str, Callable[..., Found]] = {  # keyword-only parameters of each 
     "reconstruction": _reconstruction,
     "probe": probe,
     "representation": representation,
+    "accuracy": _accuracy,
     "disentanglement": disentanglement,
     "criticism": _criticism,
     "cost": _cost,

@@ -96,7 +96,7 @@ def compare(
             continue
         start = time.perf_counter()
         say(f"{row.label}: training")
-        entry = _train(row, splits, folder, **budget, seed=seed, progress=progress, **settings)
+        entry = train_row(row, splits, folder, **budget, seed=seed, progress=progress, **settings)
         say(f"{row.label}: measuring")
         model = runs.load(folder / row.folder).to(pick_device(settings.get("device") or "auto"))
         subject = Subject(model, splits, chosen, seed=seed, **how)
@@ -174,7 +174,7 @@ def _check_protocol(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: 
         )
 
 
-def _train(row: Variant, splits: Splits, folder: Path, *, seed: int, progress: bool, **how: Any) -> dict[str, Any]:
+def train_row(row: Variant, splits: Splits, folder: Path, *, seed: int, progress: bool, **how: Any) -> dict[str, Any]:
     """Train one model, or go on where a run that was cut off stopped; what the report says of training."""
     run = folder / row.folder
     cost.reset_peak_memory()

@@ -120,6 +120,7 @@ def train(
     ranks.wait()  # all have looked before one writes
     model = _built(model, splits.spec, options, wanted.seed)
     check_sizes(model, len(splits.train))
+    _check_labels(model, splits)
     wanted = wanted.resolved(model, len(splits.train))
     with folders.cleared_on_failure(folder):
         resolved, mode = _measured(model, splits, wanted, seconds, given_horizon=settings.get("horizon", 0))
@@ -181,6 +182,8 @@ def go_on(
         settings = dataclasses.replace(settings, device=device)
     splits = data_of(folder, data)
     model = model or _rebuilt(about, folder)
+    if splits.spec._replace(classes=model.data.classes) == model.data and not splits.spec.classes:
+        splits = data_sets.unlabelled(splits, model.data.classes)
     if splits.spec != model.data:
         raise ValueError(
             f"The run was made for {model.data}, {splits.name} is {splits.spec}. Give the data of the run."
@@ -235,8 +238,11 @@ def read(
     return data if isinstance(data, Splits) else data_sets.from_arrays(data, layout=layout)
 
 
-def data_of(run: Path, data: DataLike | None = None) -> Splits:
-    """The data of a run, from where its config.yaml says, or from `data` if they are somewhere else now."""
+def data_of(run: Path, data: DataLike | None = None, *, shape: Sequence[int] = ()) -> Splits:
+    """The data of a run, from where its config.yaml says, or from `data` if they are somewhere else now.
+
+    `shape`: bring images there; by default what config.yaml says.
+    """
     said = config.read(run / "config.yaml")
     source = said.get("data") if data is None else data
     if source is None:
@@ -248,7 +254,7 @@ def data_of(run: Path, data: DataLike | None = None) -> Splits:
         label=said.get("label"),
         condition=said.get("condition") or (),
         layout=said.get("layout"),
-        shape=said.get("shape") or (),
+        shape=shape or said.get("shape") or (),
         labelled=said.get("labelled") or 1.0,
     )
 
@@ -273,6 +279,18 @@ def _built(model: str | Model, spec: DataSpec, options: Mapping[str, Any] | None
     if model.data != spec:
         raise ValueError(f"The model was made for {model.data}, the data are {spec}.")
     return model
+
+
+def _check_labels(model: Model, splits: Splits) -> None:
+    """A ValueError where a classifier is to learn and no example of the training split has a label."""
+    stages = range(len(model.objectives))
+    learns = any(name.startswith("inference.label") for i in stages for name in model.paths(i, "model"))
+    counts = splits.about.get("class_counts", {}).get("train")
+    if learns and splits.spec.classes and counts is not None and not any(counts):
+        raise ValueError(
+            f"No example of the training split of {splits.name} has a label, and the classifier needs some: give "
+            "labels, or set weight=0 where the model has that option."
+        )
 
 
 def _measured(

@@ -88,7 +88,7 @@ def parse_condition(text: str | None, n: int, model: Model, about: Mapping[str, 
             return None
     if spec.classes:
         names = about.get("class_names", ())
-        labels = range(spec.classes) if text is None else [_label(part, spec, names) for part in text.split(",")]
+        labels = range(spec.classes) if text is None else [class_of(part, spec, names) for part in text.split(",")]
         return torch.tensor(labels)[torch.arange(n) % len(labels)]
     columns = about.get("condition", [f"condition {i}" for i in range(spec.condition)])
     expected = f"--condition with {spec.condition} numbers: {', '.join(columns)}"
@@ -105,7 +105,8 @@ def parse_condition(text: str | None, n: int, model: Model, about: Mapping[str, 
     return values.expand(n, -1)
 
 
-def _label(text: str, spec: DataSpec, names: Sequence[str]) -> int:
+def class_of(text: str, spec: DataSpec, names: Sequence[str]) -> int:
+    """The label that a number or a name means; a ValueError lists the classes."""
     text = text.strip()
     if text in names:
         return list(names).index(text)

@@ -3,7 +3,8 @@
 `models` is a list of names or of mappings {label, model, published, and options of the model}; `metrics` names what is
 measured (all, if it is left out); `settings` are settings of training for all rows. `orders` is a list of
 {metric: nats, rising: [label, label, ...]}: each is to be below the next. A budget says `steps` or `seconds`, and may
-say `samples`, `examples`, `evaluations`, `bound_evaluations` and `features`, the arguments of `genrep.compare`.
+say `samples`, `examples`, `evaluations`, `bound_evaluations` and `features`, the arguments of `genrep.compare`, and
+`options` of all models, where a row does not say otherwise.
 """
 
 from __future__ import annotations
@@ -17,20 +18,32 @@ from genrep.evaluation.estimate import Estimate, difference
 from genrep.evaluation.likelihood import BY_MODEL
 from genrep.evaluation.report import revived
 from genrep.interface.compare import compare
+from genrep.interface.variants import sized
 
 NEEDED = ("data", "models")
 KEYS = ("models", "metrics", "settings", "orders")
-BUDGET = ("steps", "seconds", "samples", "examples", "evaluations", "bound_evaluations", "features", "settings")
+BUDGET = (
+    "steps",
+    "seconds",
+    "samples",
+    "examples",
+    "evaluations",
+    "bound_evaluations",
+    "features",
+    "options",
+    "settings",
+)
 
 
 def run(
     said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: Path, progress: bool, **settings: Any
 ) -> dict[str, Any]:
     """A report without logs and jackknife replicates, and what became of the orders."""
-    budget = {k: v for k, v in how.items() if k != "settings"}
+    budget = {k: v for k, v in how.items() if k not in ("settings", "options")}
     common = {**said.get("settings", {}), **how.get("settings", {}), **settings}
+    models = sized(said["models"], how.get("options"))
     found = compare(
-        said["models"], said["data"], out=folder, seed=seed, metrics=said.get("metrics"), progress=progress,
+        models, said["data"], out=folder, seed=seed, metrics=said.get("metrics"), progress=progress,
         **budget, **common,
     )  # fmt: skip
     pictures = {

@@ -64,6 +64,14 @@ def accuracy(right: Tensor, protocol: Mapping[str, Any] | None = None) -> Estima
 
 def check_fits(model: Model, splits: Splits) -> None:
     """ValueError unless the data have the shape, levels and classes that the model was made for."""
+    check_examples(model, splits)
+    mine, theirs = model.data.classes, splits.spec.classes
+    if theirs and mine != theirs:
+        raise ValueError(f"The model tells {mine} classes apart, {splits.name} has {theirs}.")
+
+
+def check_examples(model: Model, splits: Splits) -> None:
+    """ValueError unless the examples have the shape and levels that the model was made for."""
     mine, theirs = model.data, splits.spec
     if mine.shape != theirs.shape:
         how = f" Bring them there with shape {','.join(map(str, mine.shape))}." if len(mine.shape) == 3 else ""
@@ -72,5 +80,3 @@ def check_fits(model: Model, splits: Splits) -> None:
         )
     if mine.levels != theirs.levels:
         raise ValueError(f"The model was made for {mine.levels} levels, {splits.name} has {theirs.levels}.")
-    if theirs.classes and mine.classes != theirs.classes:
-        raise ValueError(f"The model tells {mine.classes} classes apart, {splits.name} has {theirs.classes}.")
