@@ -138,7 +138,7 @@ def cosines(n: int) -> Tensor:
 def along(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
     """The matrix applied to one dimension of x."""
     with torch.autocast(x.device.type, enabled=False):
-        return torch.tensordot(x, matrix, dims=([dim], [1])).movedim(-1, dim)
+        return (x.movedim(dim, -1) @ matrix.T).movedim(-1, dim)
 
 
 class ColdProcess(Conditional):
