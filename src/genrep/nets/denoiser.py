@@ -19,11 +19,13 @@ def denoising_network(
     heads: int = 0,
     dropout: float = 0.0,
     condition: int = 0,
+    channels_out: int = 0,
 ) -> UNet | ResidualMLP:
     """A network with `outputs` values for each of the data: a U-Net for images, a residual MLP otherwise.
 
     `width`: channels of the first level or units, 0: 32 or 256. `multipliers`: channels of the levels in units of
     width, empty: 1, 2, 2, ... down to a side of 4 to 7. `blocks`: per level, or in all for vectors, 0: 1 or 4.
+    `channels_out`: of the output, 0: `outputs` times those of the data.
     """
     if min(width, blocks, attention, heads, *multipliers, 0) < 0 or 0 in multipliers:
         raise ValueError(
@@ -31,7 +33,7 @@ def denoising_network(
         )
     if not 0 <= dropout < 1:
         raise ValueError(f"Expected 0 <= dropout < 1, got {dropout}.")
-    channels = outputs * data.shape[0]
+    channels = channels_out or outputs * data.shape[0]
     if len(data.shape) == 3:
         levels = multipliers or (1, *[2] * default_depth(*data.shape[1:]))
         return UNet(
