@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe & Ito
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def _svg(figure: Figure) -> str:
@@ -31,19 +32,110 @@ def trilemma(report: Mapping[str, Any]) -> str | None:
             points.append((name, *found))
     if not points:
         return None
-    figure = Figure(figsize=(5.2, 4.2))
+    figure = Figure(figsize=(5.2, 4.4 + 0.2 * len(points)))
     axes = figure.add_subplot()
     slowest = min(p[3]["value"] for p in points)
     for i, (name, coverage, precision, speed) in enumerate(points):
-        colour = COLOURS[i % len(COLOURS)]
-        x, y, size = coverage["value"], precision["value"], 40 * (1 + math.log10(speed["value"] / slowest)) ** 2
-        axes.errorbar(x, y, 1.96 * precision["standard_error"], 1.96 * coverage["standard_error"], color=colour, lw=1)
-        axes.scatter(x, y, s=size, color=colour, alpha=0.6, label=f"{name}: {speed['value']:,.0f} samples/s")
-    low = max(0.0, min(min(p[1]["value"], p[2]["value"]) for p in points) - 0.15)
-    axes.set(xlabel="coverage of the data", ylabel="precision of the samples", xlim=(low, 1.03), ylim=(low, 1.03))
+        colour, marker = style(i)
+        x, y = coverage["value"], precision["value"]
+        size = 30 * (1 + math.log10(max(1.0, speed["value"] / slowest))) ** 2
+        axes.errorbar(x, y, _arms(precision), _arms(coverage), color=colour, lw=1)
+        label = f"{name}: {speed['value']:,.3g} samples/s"
+        axes.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.6, label=label)
+    for which, key in (("x", 1), ("y", 2)):
+        low, high = min(p[key]["value"] for p in points), max(p[key]["value"] for p in points)
+        room = max(0.05, 0.25 * (high - low))
+        getattr(axes, f"set_{which}lim")(max(0.0, low - room) - 0.02, min(1.0, high + room) + 0.02)
+    axes.set(xlabel="coverage of the data", ylabel="precision of the samples")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False, markerscale=0.6, loc="lower left")
+    # below the axes, where it hides no point
+    axes.legend(fontsize=8, frameon=False, markerscale=0.6, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=1)
     return _svg(figure)
+
+
+def style(i: int) -> tuple[str, str]:
+    """Colour and marker of the i-th model: pairs repeat after 56."""
+    return COLOURS[i % len(COLOURS)], MARKERS[(i // len(COLOURS)) % len(MARKERS)]
+
+
+def _arms(found: Mapping[str, Any]) -> list[list[float]] | None:
+    """The arms of an interval around its value, or none where it is unknown."""
+    low, high = found["interval"]["low"], found["interval"]["high"]
+    return None if low is None else [[max(0.0, found["value"] - low)], [max(0.0, high - found["value"])]]
+
+
+def likelihoods(report: Mapping[str, Any]) -> str | None:
+    """Bits per dimension with their intervals, best on top; filled where exact, hollow where a bound or estimate."""
+    rows = [(name, m) for name, e in report["models"].items() if (m := e["metrics"].get("bits", {})).get("value")]
+    if not rows:
+        return None
+    order = list(report["models"])
+    rows.sort(key=lambda row: -row[1]["value"])
+    figure = Figure(figsize=(5.2, 0.9 + 0.34 * len(rows)))
+    axes = figure.add_subplot()
+    for i, (name, found) in enumerate(rows):
+        colour, _ = style(order.index(name))
+        exact = found["protocol"].get("kind") == "exact"
+        axes.errorbar(
+            found["value"], i, xerr=_arms(found), fmt="o", color=colour, mfc=colour if exact else "white", capsize=3
+        )
+    axes.set_yticks(
+        range(len(rows)), [f"{name}\n{found['protocol'].get('kind', '')}" for name, found in rows], fontsize=8
+    )
+    axes.set(xlabel="bits per dimension (lower is better)", ylim=(-0.6, len(rows) - 0.4))
+    axes.grid(alpha=0.3, axis="x")
+    return _svg(figure)
+
+
+def spectra(report: Mapping[str, Any]) -> str | None:
+    """Mean power at each radius of frequency: of test data, of every model's samples, and their ratio below."""
+    rows = [(name, e["spectrum"]) for name, e in report["models"].items() if e.get("spectrum")]
+    if not rows:
+        return None
+    order = list(report["models"])
+    figure = Figure(figsize=(5.2, 5.2 + 0.18 * len(rows)))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    real = rows[0][1]["real"]
+    above.plot(real, color="black", lw=2, label="test data")
+    for name, found in rows:
+        colour, marker = style(order.index(name))
+        how: dict[str, Any] = {"color": colour, "marker": marker, "ms": 3, "lw": 1.1}
+        above.plot(found["generated"], label=name, **how)
+        below.plot([g / r if r > 0 else math.nan for g, r in zip(found["generated"], real, strict=True)], **how)
+    below.axhline(1, color="black", lw=1)
+    above.set(yscale="log", ylabel="power")
+    below.set(yscale="log", ylabel="samples / data", xlabel="radius of the frequency")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    below.legend(
+        *above.get_legend_handles_labels(),
+        fontsize=8,
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(0, -0.3),
+        ncols=2,
+    )
+    return _svg(figure)
+
+
+def plane(points: Any, colour: Any, names: Sequence[str]) -> Figure:
+    """Points (N, 2) by class, with the classes named in a legend, or by a real value, or in grey."""
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    classes = colour is not None and colour.dtype.kind in "iu"
+    if classes and len(names) <= 20:
+        for k, name in enumerate(names):
+            chosen = points[colour == k]
+            axes.scatter(chosen[:, 0], chosen[:, 1], s=6, color=f"C{k % 10}", marker="o" if k < 10 else "x", label=name)
+        figure.legend(loc="outside right center", fontsize=7, frameon=False, markerscale=2, handletextpad=0.1)
+    elif colour is not None:
+        shown = axes.scatter(points[:, 0], points[:, 1], s=6, c=colour, cmap="viridis")
+        figure.colorbar(shown, ax=axes, shrink=0.7)
+    else:
+        axes.scatter(points[:, 0], points[:, 1], s=6, color="#777777")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return figure
 
 
 def curves(report: Mapping[str, Any]) -> str | None:

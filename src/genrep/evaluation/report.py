@@ -3,7 +3,8 @@
 `report.json` is {"schema": 1, "protocol": {...}, "null": {...}, "models": {label: entry}}; an entry has "model",
 "options", "published" (what a paper reports), "settings", "sampling" (options of the sampler), "training" (updates,
 images per second, peak memory in bytes, the log), "seconds" (of training and measuring), "metrics" (an estimate, or
-{"reason": why there is none}) and "pictures" (PNG files beside it).
+{"reason": why there is none}), "pictures" (PNG files beside it, by title), "captions" of some of them and "spectrum".
+"pairs" are the differences between models. docs/report.schema.json describes it whole.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from scipy import stats
 from genrep import storage
 from genrep.evaluation import figures
 from genrep.evaluation.estimate import Estimate, difference, holm
+from genrep.evaluation.likelihood import BY_MODEL
 
 SCHEMA = 1
 Entry = dict[str, Any]
@@ -165,17 +167,47 @@ class Pair(NamedTuple):
     second: str
     difference: Estimate
     p_value: float
+    note: str = ""  # what to bear in mind
+
+    def asdict(self) -> dict[str, Any]:
+        """As `report.json` holds it."""
+        low, high, _ = self.difference.interval
+        value = {"value": self.difference.value, "low": low, "high": high, "p_value": self.p_value}
+        return {"metric": self.metric, "first": self.first, "second": self.second, **value, "note": self.note}
 
 
-def pairs(report: Mapping[str, Any], metrics: tuple[str, ...] = ("frechet", "coverage", "precision")) -> list[Pair]:
-    """All differences between models, paired where both share their jackknife groups; Holm (1979) over all of them."""
+COMPARED = ("bits", "nats", "frechet", "coverage", "precision")
+
+
+def pairs(report: Mapping[str, Any], metrics: tuple[str, ...] = COMPARED) -> list[Pair]:
+    """All differences between models, paired where both share their jackknife groups; Holm (1979) over all of them.
+
+    Likelihoods are compared however they were found, which the note says; nats only where there are no bits.
+    """
     found: list[tuple[str, str, str, Estimate]] = []
+    notes: list[str] = []
     for metric in metrics:
-        have = {name: revived(m) for name, e in report["models"].items() if (m := _metric(e, metric))}
-        found += [(metric, a, b, difference(have[a], have[b])) for a, b in itertools.combinations(have, 2)]
-    raw = [_p_value(d) for *_, d in found]
-    adjusted = holm(raw)
-    return [Pair(*rest, p) for rest, p in zip(found, adjusted, strict=True)]
+        have = {
+            name: revived(m) for name, e in report["models"].items()
+            if (m := _metric(e, metric)) and not (metric == "nats" and _metric(e, "bits"))
+        }  # fmt: skip
+        for a, b in itertools.combinations(have, 2):
+            notes.append(_note(have[a], have[b]))
+            found.append((metric, a, b, difference(_of_its_kind(have[a]), _of_its_kind(have[b]))))
+    adjusted = holm([_p_value(d) for *_, d in found])
+    return [Pair(*rest, p, note) for rest, p, note in zip(found, adjusted, notes, strict=True)]
+
+
+def _of_its_kind(found: Estimate) -> Estimate:
+    """Without what may differ between exact values and bounds of one likelihood."""
+    if "kind" not in found.protocol:
+        return found
+    return found._replace(protocol={k: v for k, v in found.protocol.items() if k not in BY_MODEL})
+
+
+def _note(a: Estimate, b: Estimate) -> str:
+    kinds = [e.protocol.get("kind", "exact") for e in (a, b)]
+    return "" if kinds == ["exact", "exact"] else f"{kinds[0]} against {kinds[1]}"
 
 
 def _p_value(d: Estimate) -> float:
@@ -187,7 +219,7 @@ def _p_value(d: Estimate) -> float:
 
 def write(report: Mapping[str, Any], folder: Path) -> Path:
     """Write `report.json` and `report.html`; returns the page."""
-    storage.write_json(folder / "report.json", report)
+    storage.write_json(folder / "report.json", {**report, "pairs": [p.asdict() for p in pairs(report)]})
     page = folder / "report.html"
     storage.write_text(page, html(report, folder))
     return page
@@ -204,11 +236,12 @@ def read(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} is damaged ({error}); remove it to start anew.") from error
     if report.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {report.get('schema')}, expected {SCHEMA}; choose another folder.")
+    report.pop("pairs", None)  # they follow from the rest
     return report
 
 
 def html(report: Mapping[str, Any], folder: Path) -> str:
-    """The page: table, figures, pictures, differences and protocol, with nothing loaded from elsewhere."""
+    """The page: tables, figures, pictures, differences and protocol, with nothing loaded from elsewhere."""
     source = resources.files("genrep.evaluation").joinpath("report.html.jinja").read_text(encoding="utf8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     titles, rows = table(report)
@@ -216,16 +249,6 @@ def html(report: Mapping[str, Any], folder: Path) -> str:
     def embedded(name: str) -> str:
         return "data:image/png;base64," + base64.b64encode((folder / name).read_bytes()).decode()
 
-    reasons = [
-        (name, metric, m["reason"])
-        for name, e in report["models"].items()
-        for metric, m in e["metrics"].items()
-        if "reason" in m
-    ]
-    warned = [
-        (name, m["protocol"]["warning"]) for name, e in report["models"].items() for m in e["metrics"].values()
-        if "warning" in m.get("protocol", {})
-    ]  # fmt: skip
     return environment.from_string(source).render(
         report=report,
         titles=titles,
@@ -234,8 +257,76 @@ def html(report: Mapping[str, Any], folder: Path) -> str:
         pairs=pairs(report),
         number=_number,
         picture=embedded,
-        trilemma=figures.trilemma(report),
-        curves=figures.curves(report),
-        reasons=reasons,
-        warned=sorted(set(warned)),
+        figures={
+            "bits": figures.likelihoods(report),
+            "trilemma": figures.trilemma(report),
+            "spectra": figures.spectra(report),
+            "curves": figures.curves(report),
+        },
+        galleries=_galleries(report),
+        memorised=_memorised(report),
+        measured=[_row(report, metric) for metric in report["metrics"]],
+        reasons=_reasons(report),
+        warned=_warned(report),
     )
+
+
+def _galleries(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str, str]]]:
+    """(model, file, caption) of every picture, by title: models stand side by side."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for name, entry in report["models"].items():
+        for title, file in entry["pictures"].items():
+            found.setdefault(title, []).append((name, file, entry.get("captions", {}).get(title, "")))
+    return found
+
+
+def _memorised(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Model, C_T, its p-value, authenticity, that of held-out data, its p-value."""
+    rows = []
+    for name, entry in report["models"].items():
+        c, a = _metric(entry, "copying"), _metric(entry, "authenticity")
+        p, q = _metric(entry, "copying_p"), _metric(entry, "authenticity_p")
+        if c and a and p and q:
+            shares = f"{a['value']:.3f} ± {a['standard_error']:.3f}", f"{a['protocol']['held_out']:.3f}"
+            rows.append((name, f"{c['value']:.2f}", f"{p['value']:.2g}", *shares, f"{q['value']:.2g}"))
+    return rows
+
+
+def _row(report: Mapping[str, Any], metric: str) -> tuple[str, list[tuple[str, str]]]:
+    """A metric, and for each model the text of its cell with what a pointer shows: the interval, or why a dash."""
+    cells = []
+    for entry in report["models"].values():
+        found = entry["metrics"].get(metric, {})
+        if found.get("value") is None:
+            cells.append(("–", found.get("reason", "not measured")))
+            continue
+        error, interval = found["standard_error"], found["interval"]
+        text = _number(found["value"]) + (f" ± {_number(error)}" if error else "")
+        known = error and interval["low"] is not None
+        hint = (
+            f"{interval['level']:.0%} interval {_number(interval['low'])} to {_number(interval['high'])}"
+            if known
+            else ""
+        )
+        cells.append((text, hint))
+    return metric, cells
+
+
+def _reasons(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(reason, metrics, models): one line for what several models and metrics share."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for name, entry in report["models"].items():
+        for metric, m in entry["metrics"].items():
+            if "reason" in m:
+                metrics, models = found.setdefault(m["reason"], ([], []))
+                metrics += [metric] if metric not in metrics else []
+                models += [name] if name not in models else []
+    return [(reason, ", ".join(metrics), ", ".join(models)) for reason, (metrics, models) in found.items()]
+
+
+def _warned(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = {
+        (name, m["protocol"]["warning"]) for name, e in report["models"].items() for m in e["metrics"].values()
+        if "warning" in m.get("protocol", {})
+    }  # fmt: skip
+    return sorted(found)

@@ -14,6 +14,7 @@ from genrep.data.splits import Splits
 from genrep.evaluation.features import Extractor, examples, fingerprint, reference_features
 from genrep.evaluation.likelihood import Likelihood, likelihood
 
+TRAIN = 20_000  # training examples that memorisation looks at, at most
 _EVALUATIONS = 20  # of a chain's network, per sample and per example's bound, at most
 _ODE = 50  # of the network along an equation that is solved for a density, where fewer would be biased
 
@@ -80,7 +81,7 @@ class Subject:
 
     @cached_property
     def train_features(self) -> Tensor:
-        x, _ = examples(self.splits.train, 20_000)
+        x, _ = examples(self.splits.train, TRAIN)
         return reference_features(self.extractor, x, split="train", data=self.splits.name)
 
     @property

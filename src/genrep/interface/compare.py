@@ -10,15 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from genrep import data as data_sets
 from genrep import storage
 from genrep.data.splits import Splits
-from genrep.evaluation import cost, figures, report
+from genrep.evaluation import cost, report
 from genrep.evaluation.estimate import NullCheck
 from genrep.evaluation.extractors import extractor
 from genrep.evaluation.features import Extractor, fingerprint
+from genrep.evaluation.gallery import gallery
 from genrep.evaluation.measure import METRICS, USUAL, Subject, measure, null
 from genrep.interface import folders, runs
 from genrep.interface.variants import Variant, variants
@@ -28,7 +27,6 @@ from genrep.training.log import read_log
 from genrep.training.settings import pick_device
 
 _VALIDATE_EVERY = 100  # updates; a player against another has no held-out loss that falls
-_SHOWN = 64  # samples in a picture
 
 
 def compare(
@@ -103,7 +101,7 @@ def compare(
         entry["sampling"] = subject.sampling
         entry["metrics"] = report.as_json(measure(subject, wanted))
         storage.write_json(folder / row.folder / "metrics.json", entry["metrics"])
-        entry["pictures"] = _pictures(row.folder, subject, folder)
+        entry |= gallery(subject, folder, row.folder, wanted)._asdict()
         entry["seconds"] = round(time.perf_counter() - start, 1)  # of this call
         found["models"][row.label] = entry
         found["metrics"] = list(dict.fromkeys(m for e in found["models"].values() for m in e["metrics"]))
@@ -212,27 +210,3 @@ def _check_run(row: Variant, about: Mapping[str, Any], run: Path) -> None:
     earlier, now = about["recipe"], {k: _plain(v) for k, v in row.options.items()}
     if (earlier["name"], earlier["options"]) != (row.model, now):
         raise ValueError(f"{run} holds a run of {earlier['name']} with {earlier['options']}: choose another --out.")
-
-
-def _pictures(place: str, subject: Subject, folder: Path) -> dict[str, str]:
-    """PNG files of samples and reconstructions, by title; for tables histograms of the columns."""
-    spec, x = subject.splits.spec, subject.real[0][:_SHOWN]
-    pictures: dict[str, str] = {}
-    if len(spec.shape) != 3:
-        names = subject.splits.about.get("columns") or [f"column {i}" for i in range(spec.size)]
-        figure = figures.histograms(subject.real[0].numpy(), subject.generated.numpy(), names)
-        figure.savefig(folder / place / "samples.png", dpi=120)
-        return {"samples and test data": f"{place}/samples.png"}
-
-    def draw(title: str, file: str, images: torch.Tensor) -> None:
-        data_sets.picture(images, spec, columns=8).save(folder / place / file)
-        pictures[title] = f"{place}/{file}"
-
-    draw("samples", "samples.png", subject.generated[:_SHOWN])
-    if "reconstruct" in subject.model.capabilities:
-        y = subject.conditions(len(x))
-        with torch.no_grad():
-            back = subject.model.reconstruct(x, condition=y).cpu()
-        pairs = torch.stack([x[:32], back[:32]], 1).flatten(0, 1)
-        draw("test examples, each before its reconstruction", "reconstructions.png", pairs)
-    return pictures
