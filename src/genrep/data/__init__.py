@@ -126,10 +126,14 @@ def _read(
         return read_folder(path, **how)
     if not path.is_file():
         raise ValueError(f"Expected a file or folder, {path} is a device or pipe.")
+    return _read_file(path, label, condition, layout, **how)
+
+
+def _read_file(path: Path, label: str | None, condition: list[str], layout: Layout | None, **how: Any) -> Splits:
     suffix = path.suffix.lower()
     if holds_responses(path):
         _refuse("file of responses and particles", label=label, condition=condition or None, layout=layout)
-        return read_responses(path, seed=seed, memory_limit=memory_limit)
+        return read_responses(path, seed=how["seed"], memory_limit=how["memory_limit"])
     if suffix in (".npy", ".npz"):
         return read_numpy(path, label=label, condition=condition, layout=layout, **how)
     if suffix in (".csv", ".tsv", ".parquet"):
@@ -137,8 +141,8 @@ def _read(
         read = read_parquet if suffix == ".parquet" else read_table
         return read(path, label=label, condition=condition, **how)
     if suffix == ".txt":
-        _refuse("text", label=label, condition=condition or None, levels=levels, layout=layout)
-        return read_text(path, seed=seed, memory_limit=memory_limit)
+        _refuse("text", label=label, condition=condition or None, levels=how["levels"], layout=layout)
+        return read_text(path, seed=how["seed"], memory_limit=how["memory_limit"])
     kinds = ".npy, .npz, .csv, .parquet or .txt"
     raise ValueError(f"Expected a folder of images or a file ending in {kinds}, got {path}.")
 

@@ -86,7 +86,7 @@ class _Walk:
         if net.given is not None:
             assert c is not None
             self.bias = self.bias + net.given(c).T
-        layers = [cast("MaskedLinear", layer) for block in net.blocks for layer in (block[1], block[3])]
+        layers = [cast("MaskedLinear", layer) for block in net.blocks for layer in list(block.children())[1::2]]
         self.layers = [(layer.masked, layer.bias[:, None]) for layer in layers]
         head = net.head.masked.unflatten(0, (size, values))[:, columns]
         self.head, self.head_bias = head, net.head.bias.unflatten(0, (size, values))[:, columns]
