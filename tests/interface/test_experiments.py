@@ -257,7 +257,7 @@ def test_another_budget_in_the_same_folder_is_refused_even_when_no_row_is_finish
         compare(["vae"], "digits", out=tmp_path / "c", **{**quick, "steps": 5})
 
 
-def test_stages_count_as_one_row(tmp_path, quick, monkeypatch):
+def test_stages_share_the_updates_of_one_row(tmp_path, quick, monkeypatch):
     build = models.build
 
     def two(name, spec, **options):
@@ -267,7 +267,9 @@ def test_stages_count_as_one_row(tmp_path, quick, monkeypatch):
 
     monkeypatch.setattr(models, "build", two)
     found = compare([{"model": "vae", **SMALL}], "digits", out=tmp_path / "c", metrics=["cost"], **quick)
-    assert found["models"]["vae"]["training"]["steps"] == 8
+    assert found["models"]["vae"]["training"]["steps"] == 4
+    logs = [tmp_path / "c" / "vae" / f"stage{i}" / "log.jsonl" for i in range(2)]
+    assert [json.loads(log.read_text().splitlines()[-1])["step"] for log in logs] == [2, 2]
 
 
 def test_an_order_is_claimed_only_where_paired_intervals_part():
