@@ -231,7 +231,5 @@ def test_paths_and_names_that_lead_nowhere(tmp_path):
     with pytest.raises(ValueError, match="There is no file or folder .*gone.npz"):
         load(tmp_path / "gone.npz")
     (tmp_path / "a.mat").write_bytes(b"x")
-    with pytest.raises(
-        ValueError, match="a folder of images or a file ending in .npy, .npz, .csv, .parquet or .txt"
-    ):
+    with pytest.raises(ValueError, match="a folder of images or a file ending in .npy, .npz, .csv, .parquet or .txt"):
         load(tmp_path / "a.mat")
