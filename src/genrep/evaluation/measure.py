@@ -24,6 +24,7 @@ from genrep.evaluation.features import Extractor
 from genrep.evaluation.frechet import frechet_distance, plug_in
 from genrep.evaluation.kernel import kernel_distance
 from genrep.evaluation.memorisation import authenticity, copying
+from genrep.evaluation.quality import calorimeter, inception, sinkhorn, sliced, spatial
 from genrep.evaluation.representation import disentanglement, probe, representation
 from genrep.evaluation.scores import absolute_error, ms_ssim, psnr
 from genrep.evaluation.spectrum import spectral_gap
@@ -225,7 +226,12 @@ METRICS: dict[str, Callable[..., Found]] = {  # keyword-only parameters of each 
     "nats": _nats,
     "bidirectional": _bidirectional,
     "fd": _fd,
+    "sfid": spatial,
     "kid": _kid,
+    "sinkhorn": sinkhorn,
+    "sliced": sliced,
+    "channels": calorimeter,
+    "inception": inception,
     "prdc": _prdc,
     "curve": _curve,
     "memorisation": _memorisation,
@@ -237,7 +243,8 @@ METRICS: dict[str, Callable[..., Found]] = {  # keyword-only parameters of each 
     "criticism": _criticism,
     "cost": _cost,
 }
-USUAL = tuple(name for name in METRICS if name not in ("bidirectional", "disentanglement"))  # the others take minutes
+_ASKED = ("bidirectional", "disentanglement", "sinkhorn", "channels")  # these take minutes, or suit few data
+USUAL = tuple(name for name in METRICS if name not in _ASKED)
 
 
 def options_of(metric: str) -> dict[str, inspect.Parameter]:

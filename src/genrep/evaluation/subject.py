@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genrep.contracts import Model
 from genrep.data.splits import Splits
-from genrep.evaluation.features import Extractor, examples, fingerprint
+from genrep.evaluation.features import Extractor, examples, fingerprint, reference_features
 from genrep.evaluation.likelihood import Likelihood, likelihood
 
 _EVALUATIONS = 20  # of a chain's network, per sample and per example's bound, at most
@@ -51,6 +51,7 @@ class Subject:
             "data": splits.name,
             "data_hash": fingerprint(splits),
             "split": "test",
+            "seed": seed,
         }
 
     @cached_property
@@ -74,11 +75,13 @@ class Subject:
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
         """Of test examples and of samples."""
-        return self.extractor(self.real[0]), self.extractor(self.generated)
+        real = reference_features(self.extractor, self.real[0], split="test", data=self.splits.name)
+        return real, self.extractor(self.generated)
 
     @cached_property
     def train_features(self) -> Tensor:
-        return self.extractor(examples(self.splits.train, 20_000)[0])
+        x, _ = examples(self.splits.train, 20_000)
+        return reference_features(self.extractor, x, split="train", data=self.splits.name)
 
     @property
     def feature_protocol(self) -> dict[str, Any]:
