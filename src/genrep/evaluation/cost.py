@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import resource
 import statistics
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from genrep.contracts import Model
+from genrep.contracts import Batch, Data, Model
 from genrep.evaluation.estimate import Estimate, estimate
+from genrep.training.settings import Settings
+from genrep.training.trainer import Mode, Trainer
 
 
 def hardware() -> str:
@@ -65,6 +69,77 @@ def sampling_speed(
     first = of(lambda: timed(1), "seconds to one sample", 1)
     timed(n)
     return {"sampling_speed": of(lambda: n / timed(n), "samples per second", n), "first_sample": first}
+
+
+def training_speed(
+    model: Model, data: Data, *, repeats: int = 5, seconds: float = 1.0, protocol: dict[str, Any] | None = None
+) -> Estimate:
+    """Training examples per second in float32, the median of `repeats` after a warm-up, of the first stage.
+
+    Updates run on a copy of the model, with its own settings, for about `seconds` in each repeat; the interval is that
+    of a mean over the repeats.
+    """
+    settings = Settings(steps=1, device=str(model.device), precision="float32").resolved(model, len(data))
+    trainer = Trainer(copy.deepcopy(model), data, settings, Mode(), 0)
+    turns, batch = len(trainer.turns), settings.batch or 1
+
+    def rounds(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count * turns):
+            trainer.update()
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        return time.perf_counter() - start
+
+    with torch.random.fork_rng(), trainer.rehearsal():
+        rounds(1)
+        count = max(1, round(seconds / rounds(1)))
+        values = [batch * turns * count / rounds(count) for _ in range(repeats)]
+    return estimate(
+        statistics.median(values),
+        statistics.stdev(values) / repeats**0.5,
+        n=(len(data), 0),
+        degrees=repeats - 1,
+        protocol=protocol,
+        metric="training examples per second",
+        estimator=f"median of {repeats}",
+        device=str(model.device),
+        batch=batch,
+        stage=f"1 of {len(model.objectives)}",
+    )
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Floating-point operations of matrix products, convolutions and attention in one call; others do not count."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        run()
+    return counter.get_total_flops()
+
+
+def floating_point_operations(model: Model, batch: Batch, **how: Any) -> dict[str, int]:
+    """Operations per example of one loss with its gradient ("training"), and of one sample where it can be drawn.
+
+    Only what is countable is there: a model whose work is in other operations, or whose gradient is not of one loss,
+    has no entry.
+    """
+    copied = copy.deepcopy(model).train()
+    objective: Any = copied.objectives[0]
+    n, x = len(batch.x), batch.x.to(model.device)
+    y = None if batch.y is None else batch.y.to(model.device)
+
+    def loss() -> None:
+        objective.total(copied(Batch(x, y), 0, objective.turns[0])).backward()
+
+    def sample() -> None:
+        condition = y[:1] if y is not None and model.generative.reads_y else None
+        model.sample(1, condition=condition, seed=0, **how)
+
+    with torch.random.fork_rng():
+        found = {"training": operations(loss) // n}
+        if model.generative.can_sample:
+            found["sampling"] = operations(sample)
+    return {name: count for name, count in found.items() if count}
 
 
 def reset_peak_memory() -> None:

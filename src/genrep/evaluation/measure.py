@@ -213,11 +213,19 @@ def _cost(s: Subject) -> Found:
     count = cost.parameters(s.model)
     exact = {"n": (0, 0), "protocol": s.protocol}
     found = {"parameters": estimate(count, 0.0, metric="parameters", **exact)}
+    found["training_speed"] = cost.training_speed(s.model, s.splits.train, protocol=s.protocol)
+    batch = s.splits.train[torch.arange(min(8, len(s.splits.train)))]
+    for name, flops in cost.floating_point_operations(s.model, batch, **s.sampling).items():
+        found[f"{name}_flops"] = estimate(flops, 0.0, metric=f"floating-point operations, {name}", **exact)
     if not s.model.generative.can_sample:
         return found
     evaluations = s.model.generative.evaluations(**s.sampling)
     found["evaluations"] = estimate(evaluations, 0.0, metric="network evaluations per sample", **exact)
+    cost.reset_peak_memory()
     timed = cost.sampling_speed(s.model, _TIMED, condition=s.conditions(_TIMED), protocol=s.protocol, **s.sampling)
+    for where, size in cost.peak_memory().items():
+        metric = f"peak memory while sampling, {where}, bytes"
+        found[f"sampling_peak_{where}"] = estimate(size, 0.0, metric=metric, **exact)
     return found | timed
 
 
