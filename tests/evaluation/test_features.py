@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from genrep import data
-from genrep.contracts import DataSpec
+from genrep import data, storage
+from genrep.contracts import DataSpec, Unsupported
 from genrep.data.batches import InMemory
 from genrep.data.splits import Splits
+from genrep.evaluation.calorimeter import channels
 from genrep.evaluation.extractors import extractor
-from genrep.evaluation.features import encoder, fingerprint, own
+from genrep.evaluation.features import encoder, fingerprint, own, reference_features
 from genrep.models import build
 
 
@@ -101,3 +102,73 @@ def test_own_features_are_hashed_by_what_they_say():
 def test_encoder_of_a_model():
     model = build("vae", DataSpec((1, 8, 8), levels=17), latent=5, width=8)
     assert encoder(model)(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)).shape == (3, 5)
+
+
+def test_reference_features_are_kept_under_what_they_are(digits, tmp_path):
+    calls = []
+    base = extractor("random", digits)
+    counted = base._replace(function=lambda x: calls.append(len(x)) or base.function(x))
+    x = digits.test.x[:20]
+    first = reference_features(counted, x, split="test", data="digits")
+    torch.testing.assert_close(reference_features(counted, x, split="test", data="digits"), first)
+    assert calls == [20], "the second call computed again"
+    changed = x.clone()
+    changed[7, 0, 3, 3] = (int(x[7, 0, 3, 3]) + 1) % 17
+    others = (
+        (counted, changed, {"split": "test", "data": "digits"}),
+        (counted, x, {"split": "train", "data": "digits"}),
+        (counted._replace(hash="other"), x, {"split": "test", "data": "digits"}),
+        (counted._replace(about={"preprocessing": "other"}), x, {"split": "test", "data": "digits"}),
+    )
+    for n, (how, examples, said) in enumerate(others, 2):
+        reference_features(how, examples, **said)
+        assert len(calls) == n, "a stale file was used"
+    reference_features(counted._replace(kept=False), x, split="test", data="digits")
+    assert len(calls) == 6, "what a hash does not say all of is never kept"
+
+
+@pytest.mark.parametrize("fault", ["cut", "of something else"])
+def test_damaged_or_foreign_features_are_named_and_made_anew(digits, tmp_path, fault):
+    found, x = extractor("random", digits), digits.test.x[:20]
+    first = reference_features(found, x, split="test")
+    (file,) = tmp_path.glob("features-*")
+    if fault == "cut":
+        file.write_bytes(file.read_bytes()[:-40])
+    else:
+        storage.save(file, {"features": torch.zeros(20, 84)}, {"examples": "others"})
+    with pytest.warns(UserWarning, match="made anew"):
+        torch.testing.assert_close(reference_features(found, x, split="test"), first)
+    torch.testing.assert_close(reference_features(found, x, split="test"), first)  # and without a warning
+
+
+def test_channels_undo_the_logarithm():
+    energy = torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(0)) * 50
+    shown = data.from_arrays(energy.log1p().numpy().repeat(20, 0))
+    found = extractor("channels:log1p", shown)
+    torch.testing.assert_close(found(energy.log1p()), channels(energy).float(), rtol=1e-4, atol=1e-3)
+    assert float(found(-torch.ones(1, 1, 6, 6)).abs().max()) == 0  # no energy below zero
+    assert "energies below zero" in found.protocol["preprocessing"]
+    with pytest.raises(ValueError, match="channels:log1p"):
+        extractor("channels:log10", shown)
+
+
+def test_names_and_what_stands_behind_a_colon(digits):
+    assert extractor("pca:5", digits)(digits.test.x[:3]).shape == (3, 5)
+    assert extractor("pca:5", digits).hash != extractor("pca:6", digits).hash
+    given = own("mine", lambda x: x.float().flatten(1), digits.spec)
+    assert extractor(given, digits) is given
+    model = build("vae", digits.spec, latent=5, width=8)
+    assert extractor("own", digits, model)(digits.test.x[:3]).shape == (3, 5)
+    for name, said in (
+        ("pca:x", "number of components"),
+        ("lenet:3", "nothing behind a colon"),
+        ("own", "several models"),
+        ("lenett", "Did you mean 'lenet'"),
+        ("inception", "need a weight file"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            extractor(name, digits)
+    with pytest.raises(Unsupported, match="no spatial map"):
+        extractor("pca", digits).maps(digits.test.x[:3])
+    with pytest.raises(Unsupported, match="do not classify"):
+        extractor("pca", digits).probabilities(digits.test.x[:3])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from genrep.evaluation.distances import sliced_distance
 from genrep.evaluation.estimate import Estimate
 from genrep.evaluation.frechet import frechet_distance
 from genrep.evaluation.kernel import kernel_distance
 
 D, N, REPEATS = 16, 1000, 200
+DIRECTIONS = 20
 SHIFT = 0.1
 
 
@@ -38,6 +40,13 @@ def test_intervals_cover(kind):
     # the kernel distance has no closed form under Student's t: its mean over many repeats stands for it
     middle = sum(k.value for k in kernel) / REPEATS
     covered = {"frechet": share(frechet, truth), "kernel": share(kernel, middle)}
+    # along u both are one shape, moved by u.s and stretched: W_2^2 = (u.s)^2 + (scale - 1)^2
+    along = torch.nn.functional.normalize(
+        torch.randn(DIRECTIONS, D, generator=torch.Generator().manual_seed(0)).double(), dim=1
+    )
+    exact = float((along.sum(1) * SHIFT).square().mean()) + (scale - 1) ** 2
+    sliced = [sliced_distance(real=x, generated=y, directions=DIRECTIONS, seed=0) for x, y in pairs]
+    covered["sliced"] = share(sliced, exact)
     print(kind, covered, "mean", sum(f.value for f in frechet) / REPEATS, "truth", truth)
     for value in covered.values():
         assert 0.91 <= value <= 1.0  # 0.95 less 2.6 binomial errors; the jackknife errs on the wide side

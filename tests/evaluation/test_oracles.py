@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from scipy.fft import dctn
 
 from genrep.evaluation.calorimeter import wasserstein_1d
 from genrep.evaluation.coverage import prdc
+from genrep.evaluation.distances import extrapolated_distance
 from genrep.evaluation.frechet import plug_in
 from genrep.evaluation.kernel import kernel_distance, kernel_distance_subsets, mmd
-from genrep.evaluation.scores import ms_ssim, psnr
+from genrep.evaluation.scores import _score, ms_ssim, psnr
 from genrep.evaluation.spectrum import cosine_power
+from genrep.transport.sliced import sliced_wasserstein
 
 REASON = "install the extra `oracles`"
 
@@ -52,6 +55,43 @@ def test_prdc_of_prdc():
         truth = rival.compute_prdc(X.numpy(), Y.numpy(), nearest_k=5)
     found = prdc(real=X, generated=Y, k=5)
     assert {name: e.value for name, e in found._asdict().items()} == pytest.approx(truth)
+
+
+def test_frechet_and_kernel_distance_of_torchmetrics():
+    fid, kid = (pytest.importorskip(f"torchmetrics.image.{name}", reason=REASON) for name in ("fid", "kid"))
+    truth = fid._compute_fid(X.mean(0), X.T.cov(), Y.mean(0), Y.T.cov())
+    assert plug_in(real=X, generated=Y) == pytest.approx(float(truth), rel=1e-9)
+    x = X[: len(Y)]
+    assert kernel_distance(real=x, generated=Y).value == pytest.approx(float(kid.poly_mmd(x, Y)), rel=1e-9)
+
+
+def test_inception_score_of_torchmetrics():
+    rival = pytest.importorskip("torchmetrics.image.inception", reason=REASON)
+    logits = 2 * X
+
+    class Given(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return logits.float()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of memory, and of a standard deviation over one split
+        metric = rival.InceptionScore(feature=Given(), splits=1)
+        metric.update(torch.zeros(len(X), 3, 8, 8, dtype=torch.uint8))
+        truth = float(metric.compute()[0])
+    assert float(_score(logits.softmax(1))) == pytest.approx(truth, rel=1e-5)
+
+
+def test_sliced_distance_of_pot():
+    rival = pytest.importorskip("ot", reason=REASON)
+    theta = torch.nn.functional.normalize(
+        torch.randn(50, 12, generator=torch.Generator().manual_seed(3)).double(), dim=1
+    )
+    truth = rival.sliced_wasserstein_distance(X.numpy(), Y.numpy(), projections=theta.T.numpy()) ** 2
+    found = extrapolated_distance(
+        lambda a, b: float(sliced_wasserstein(a, b, directions=theta)), X, Y, groups=4, seed=0
+    )
+    assert float(sliced_wasserstein(X, Y, directions=theta)) == pytest.approx(float(truth), rel=1e-9)
+    assert found[0] < float(truth)  # the bias that extrapolation takes away is upwards
 
 
 def test_psnr_of_scikit_image():
