@@ -31,7 +31,7 @@ def e2e_sinkhorn_ae(
     noise_law: NoiseName = "normal",
     noise_width: int = 256,
     noise_depth: int = 3,
-    matching: float = 4.0,
+    matching: float = 1.5,
     blur: float = 0.05,
     pyramid: float = 0.0,
     pyramid_levels: int = 3,
