@@ -24,22 +24,23 @@ def rows_of(said: Mapping[str, Any]) -> tuple[list[Variant], Splits]:
 def trained(
     row: Variant, splits: Splits, folder: Path, *, steps: int, seed: int, progress: bool, settings: Mapping[str, Any]
 ) -> Model:
-    """The model of a row after `steps` updates, from its run folder; one that was cut off goes on.
+    """The model of a row after `steps` updates, shared evenly by its stages; one that was cut off goes on.
 
     `settings` are for all rows alike, but a model of several players keeps its own learning rates.
     """
-    run = folder / row.folder
+    run, objectives = folder / row.folder, list(row.build(splits.spec).objectives)
+    each = max(1, steps // len(objectives))
     done = any(run.rglob("*.safetensors"))
     if not done:
         if run.exists():  # cut off before its first checkpoint
             shutil.rmtree(run)
-        players = {p for objective in row.build(splits.spec).objectives for p in objective.turns}  # pyright: ignore[reportGeneralTypeIssues]
+        players = {p for objective in objectives for p in objective.turns}  # pyright: ignore[reportGeneralTypeIssues]
         own = {k: v for k, v in settings.items() if k != "lr" or players == {"model"}}
         runs.fit(
-            row.model, splits, out=run, steps=steps, options=row.options, seed=seed, samples=0, progress=progress, **own
+            row.model, splits, out=run, steps=each, options=row.options, seed=seed, samples=0, progress=progress, **own
         )
     elif (run / "config.yaml").exists():
-        runs.resume(run, steps=steps, data=splits, samples=0, progress=progress)
+        runs.resume(run, steps=each, data=splits, samples=0, progress=progress)
     return runs.load(run)
 
 

@@ -31,13 +31,13 @@ def e2e_sinkhorn_ae(
     noise_law: NoiseName = "normal",
     noise_width: int = 256,
     noise_depth: int = 3,
-    matching: float = 3.0,
+    matching: float = 1.5,
     blur: float = 0.05,
     pyramid: float = 0.0,
     pyramid_levels: int = 3,
     diversity: float = 0.0,
     threshold: float = 0.5,
-    likelihood: LikelihoodName = "squared_error",
+    likelihood: LikelihoodName = "auto",
     network: NetworkName = "auto",
     width: int = 0,
     depth: int = 0,
@@ -56,14 +56,14 @@ def e2e_sinkhorn_ae(
         noise_law: Law of eps: N(0, I), as published, or uniform in [0, 1), as in the authors' notebook.
         noise_width: Units of a hidden layer of the noise generator.
         noise_depth: Hidden layers of the noise generator.
-        matching: Weight of S against the reconstruction error, a sum over values.
+        matching: Weight of S against the reconstruction error, a sum over values, in nats for a likelihood.
         blur: Square root of the entropic regularisation, a distance in z.
         pyramid: Weight of the Laplacian pyramid loss, images only; 0: none.
         pyramid_levels: Levels of the pyramid.
         diversity: Weight of the mean squared cosine of pairs of codes; 0: none.
         threshold: Cosine below which a pair counts as different.
-        likelihood: p(x | z): logistic (cells of a logistic distribution over the levels), bernoulli, gaussian, or
-            squared_error, which is not a likelihood; auto fits the data.
+        likelihood: p(x | z): squared_error, which is not a likelihood, as published; or with a learnt spread logistic
+            (cells of a logistic distribution over the levels), bernoulli or gaussian; auto takes what fits the data.
         network: conv for images, dense for anything; auto fits the data.
         width: Channels of the first convolution, or units of a dense layer; 0: 32 or 512.
         depth: Halvings of the image, or hidden layers; 0: fits the data.
