@@ -153,6 +153,17 @@ def test_variants_of_one_model_are_rows_of_their_own(tmp_path, quick):
         compare([{**rows[0], "width": 9}], "digits", out=tmp_path / "c", metrics=["nats"], **quick)
 
 
+def test_updates_are_shared_out_among_stages(tmp_path, quick):
+    """All rows have made as many; each stage has its checkpoints, and a second call keeps what is measured."""
+    rows = [{"model": "vae", **SMALL}, {"model": "two_stage_vae", **SMALL, "prior_width": 8}]
+    found = compare(rows, "digits", out=tmp_path / "c", metrics=["bits"], **quick)
+    assert [entry["training"]["steps"] for entry in found["models"].values()] == [4, 4]
+    for stage in range(2):
+        assert list((tmp_path / "c" / "two_stage_vae" / f"stage{stage}" / "checkpoints").glob("*.safetensors"))
+    assert found["models"]["two_stage_vae"]["metrics"]["bits"]["protocol"]["kind"] == "lower bound"
+    assert compare(rows, "digits", out=tmp_path / "c", metrics=["bits"], **quick)["models"] == found["models"]
+
+
 def test_nats_are_bits_in_another_unit(tmp_path, quick):
     found = compare([{"model": "vae", **SMALL}], "digits", out=tmp_path / "c", metrics=["bits", "nats"], **quick)
     metrics = found["models"]["vae"]["metrics"]
