@@ -51,11 +51,11 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
             found[label] = nats
             parameters = sum(p.numel() for p in model.parameters())
             rows.append([splits.name, label, f"{parameters:,}", _with_error(nats)])
-        notes += [_pair(splits.name, *pair, found) for pair in said.get("pairs", []) if found.keys() >= set(pair)]
+        notes += [_pair(splits.name, a, b, found) for a, b in said.get("pairs", []) if {a, b} <= found.keys()]
     return {
         "protocol": f"{how['steps']} updates of AdamW at one rate for all rows, the weights of the best validation "
-        f"loss; nats per row of the test split (at most {how.get('examples', 'all')} rows) with their standard error, higher "
-        "is better.",
+        f"loss; nats per row of the test split (at most {how.get('examples', 'all')} rows) with their standard error; "
+        "higher is better.",
         "columns": ["data", "model", "parameters", "nats"],
         "rows": rows,
         "notes": list(dict.fromkeys(notes)),
