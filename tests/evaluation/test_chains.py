@@ -158,11 +158,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
 def test_a_run_is_analysed_by_a_command(tmp_path, capsys):
     run, how = tmp_path / "run", {"width": 8, "timesteps": 20}
     genrep.fit("ddpm", "digits", steps=4, out=run, options=how, snapshot_every=2, samples=0, progress=False)
-    argv = [str(run), "--what", "snr,vlb,decisions", "--examples", "20", "--samples", "20"]
+    argv = [str(run), "--what", "snr,vlb,reconstruction", "--examples", "20"]
     genrep.interface.commands.get("analyse")(argv)
     said = capsys.readouterr().out
     assert "after 2 updates" in said
-    for name in ("snr", "vlb", "decisions"):
+    for name in ("snr", "vlb", "reconstruction"):
         assert (run / "analyses" / f"{name}.png").stat().st_size > 1000
         assert (run / "analyses" / f"{name}.json").exists()
     with pytest.raises(ValueError, match="name some"):
