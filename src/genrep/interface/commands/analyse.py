@@ -38,5 +38,6 @@ def analyse(argv: list[str]) -> None:
         for row in table["rows"]:
             shown.add_row(*[escape(str(cell)) for cell in row])
         show.console().print(shown)
-        print("\n".join(table["notes"]))
+        for line in table["notes"]:
+            print(line)
         print(f"figure: {Path(found.out or Path(run) / 'analyses') / table['picture']}")
