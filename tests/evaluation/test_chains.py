@@ -1,5 +1,6 @@
 """The analyses of chains where their answers are known."""
 
+import json
 import math
 
 import pytest
@@ -155,14 +156,16 @@ def test_what_does_not_fit_is_refused(tmp_path):
         genrep.interface.analyses.analyse(tmp_path, ["snrr"])
 
 
+@pytest.mark.slow
 def test_a_run_is_analysed_by_a_command(tmp_path, capsys):
     run, how = tmp_path / "run", {"width": 8, "timesteps": 20}
     genrep.fit("ddpm", "digits", steps=4, out=run, options=how, snapshot_every=2, samples=0, progress=False)
-    argv = [str(run), "--what", "snr,vlb,decisions", "--examples", "20", "--samples", "20"]
+    argv = [str(run), "--what", "snr,vlb,reconstruction", "--examples", "20"]
     genrep.interface.commands.get("analyse")(argv)
-    said = capsys.readouterr().out
-    assert "after 2 updates" in said
-    for name in ("snr", "vlb", "decisions"):
+    assert "figure:" in capsys.readouterr().out
+    rows = json.loads((run / "analyses" / "vlb.json").read_text())["rows"]
+    assert [row[0] for row in rows] == ["after 2 updates", "after 4 updates", "at the end"]
+    for name in ("snr", "vlb", "reconstruction"):
         assert (run / "analyses" / f"{name}.png").stat().st_size > 1000
         assert (run / "analyses" / f"{name}.json").exists()
     with pytest.raises(ValueError, match="name some"):

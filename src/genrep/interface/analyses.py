@@ -53,12 +53,13 @@ class Study:
         data: runs.DataLike | None = None,
         examples: int = 500,
         samples: int = 1000,
+        evaluations: Sequence[int] = EVALUATIONS,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
         self.run, self.model = run, runs.load(run).to(pick_device(device))
         self.splits, self.foreign_names = runs.data_of(run, data), tuple(foreign)
-        self.count, self.samples, self.seed = examples, samples, seed
+        self.count, self.samples, self.seed, self.evaluations = examples, samples, seed, tuple(evaluations)
 
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor | None]:
@@ -181,7 +182,7 @@ def samplers(study: Study) -> Analysis:
 
     found = []
     for name in SAMPLERS:
-        for n in EVALUATIONS:
+        for n in study.evaluations:
             if n <= SAMPLERS[name].evaluations(diffusion.chain.steps):
                 used = diffusion.evaluations(sampler=name, evaluations=n)  # pyright: ignore[reportArgumentType]
                 found.append((name, used, distance(sampler=name, evaluations=n)))
@@ -247,6 +248,7 @@ def analyse(
     data: runs.DataLike | None = None,
     examples: int = 500,
     samples: int = 1000,
+    evaluations: Sequence[int] = EVALUATIONS,
     seed: int = 0,
     device: str = "auto",
 ) -> dict[str, dict[str, Any]]:
@@ -260,13 +262,15 @@ def analyse(
         data: Where the data are now; None: where config.yaml says.
         examples: Of the test split, and of each foreign set, at most.
         samples: Drawn for each distance.
+        evaluations: Of the network, at which samplers are compared.
         seed: Of everything random.
         device: auto takes an accelerator when there is one.
     """
     for name in what:
         choose(name, ANALYSES, "analysis")
-    how = {"examples": examples, "samples": samples, "seed": seed, "device": device}
-    study, folder = Study(Path(run), foreign=foreign, data=data, **how), Path(out or Path(run) / "analyses")
+    how: dict[str, Any] = {"examples": examples, "samples": samples, "evaluations": evaluations}
+    study = Study(Path(run), foreign=foreign, data=data, seed=seed, device=device, **how)
+    folder = Path(out or Path(run) / "analyses")
     return {name: written(study, name, folder, asked=bool(what)) for name in what or ANALYSES}
 
 
