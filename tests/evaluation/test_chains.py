@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -170,5 +171,6 @@ def test_a_run_is_analysed_by_a_command(tmp_path, capsys):
         assert (run / "analyses" / f"{name}.json").exists()
     with pytest.raises(ValueError, match="name some"):
         genrep.interface.commands.get("analyse")([str(run), "--what", "switching"])
+    np.save(other := tmp_path / "other.npy", np.arange(40 * 81, dtype=np.uint8).reshape(40, 9, 9))
     with pytest.raises(ValueError, match="as the model's"):
-        genrep.interface.commands.get("analyse")([str(run), "--what", "switching", "--foreign", "usps"])
+        genrep.interface.commands.get("analyse")([str(run), "--what", "switching", "--foreign", str(other)])
