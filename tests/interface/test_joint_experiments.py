@@ -35,9 +35,14 @@ CASES = {
         [["usps to mnist_m", True]],
     ),
     "counterfactuals": (
-        {"data": "digits", "model": {}, "scales": [0.0, 10.0], "shown": {"examples": 4, "scale": 10.0}},
+        {
+            "data": "digits",
+            "model": {},
+            "scales": {"features": [0.0], "classifier": [1.0]},
+            "shown": {"examples": 4, "guidance": "features", "scale": 10.0},
+        },
         {"examples": 10},
-        [["0", True], ["10", True]],
+        [["features 0", True], ["classifier 1", True]],
     ),
     "transfer": (
         {

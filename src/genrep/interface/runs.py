@@ -19,6 +19,7 @@ from genrep.contracts import DataSpec, Model, Recipe, seeded
 from genrep.data.arrays import Layout
 from genrep.data.splits import Splits
 from genrep.interface import config, folders
+from genrep.interface.labels import check_labels
 from genrep.interface.samples import save_samples
 from genrep.interface.sizes import check_sizes
 from genrep.naming import choose
@@ -120,7 +121,7 @@ def train(
     ranks.wait()  # all have looked before one writes
     model = _built(model, splits.spec, options, wanted.seed)
     check_sizes(model, len(splits.train))
-    _check_labels(model, splits)
+    check_labels(model, splits)
     wanted = wanted.resolved(model, len(splits.train))
     with folders.cleared_on_failure(folder):
         resolved, mode = _measured(model, splits, wanted, seconds, given_horizon=settings.get("horizon", 0))
@@ -279,18 +280,6 @@ def _built(model: str | Model, spec: DataSpec, options: Mapping[str, Any] | None
     if model.data != spec:
         raise ValueError(f"The model was made for {model.data}, the data are {spec}.")
     return model
-
-
-def _check_labels(model: Model, splits: Splits) -> None:
-    """A ValueError where a classifier is to learn and no example of the training split has a label."""
-    stages = range(len(model.objectives))
-    learns = any(name.startswith("inference.label") for i in stages for name in model.paths(i, "model"))
-    counts = splits.about.get("class_counts", {}).get("train")
-    if learns and splits.spec.classes and counts is not None and not any(counts):
-        raise ValueError(
-            f"No example of the training split of {splits.name} has a label, and the classifier needs some: give "
-            "labels, or set weight=0 where the model has that option."
-        )
 
 
 def _measured(

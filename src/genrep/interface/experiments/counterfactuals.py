@@ -1,7 +1,7 @@
 """Counterfactuals of a joint model: how often they change the decision, by step size (thesis section 6.6.6).
 
-`model`: options of joint_diffusion. `scales`: step sizes of the guidance by features, 0 for none. `shown`: for which of
-them, and of which examples, there is a picture; left out for faces, which are never shown.
+`model`: options of joint_diffusion. `scales`: step sizes by kind of guidance, 0 for none. `shown`: {examples, guidance,
+scale} of a picture; left out for faces, which are never shown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genrep.interface.pieces import brief, cell, kept, trained
 NEEDED = ("data", "model", "scales")
 KEYS = ("label", "model", "scales", "shown", "noise", "settings")
 BUDGET = ("steps", "shape", "examples", "options", "settings")
-COLUMNS = ["step size", "led to the other class", "p(other class)", "mean change of a pixel, % of the range"]
+COLUMNS = ["guidance, step size", "led to the other class", "p(other class)", "mean change of a pixel, % of the range"]
 
 
 def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: Path, progress: bool) -> dict[str, Any]:
@@ -36,15 +36,17 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     model = trained(row, splits, folder, steps=how["steps"], seed=seed, progress=progress, **settings)
     right = kept(folder, "accuracy", partial(_accuracy, model, splits))
     rows, noise, pictures = [], said.get("noise", NOISE), {}
-    for scale in said["scales"]:
-        found = kept(folder, f"scale {scale:g}", partial(_changes, model, splits, how["examples"], noise, scale, seed))
-        rows.append([f"{scale:g}", cell(found["flipped"], percent="%"), cell(found["p"]), cell(found["change"])])
+    for guidance, scale in ((g, s) for g, scales in said["scales"].items() for s in scales):
+        measure = partial(_changes, model, splits, how["examples"], noise, guidance, scale, seed)
+        found = kept(folder, f"{guidance} {scale:g}", measure)
+        told = [cell(found["flipped"], percent="%"), cell(found["p"]), cell(found["change"])]
+        rows.append([f"{guidance} {scale:g}", *told])
     if said.get("shown") is not None:
         x, y = examples(splits.test)
         index = _both(y, said["shown"]["examples"])
         assert y is not None
         told = counterfactuals(model, x[index], others(y[index], splits.spec.classes), noise=noise,
-                               scale=said["shown"]["scale"], seed=seed)  # fmt: skip
+                               guidance=said["shown"]["guidance"], scale=said["shown"]["scale"], seed=seed)  # fmt: skip
         counterfactual_picture(told, splits.spec, folder / "shown.png", splits.about.get("class_names", ()))
         pictures["counterfactuals"] = "shown.png"
     protocol = (
@@ -63,12 +65,14 @@ def _accuracy(model: Model, splits: Splits) -> dict[str, float]:
     return brief(found)
 
 
-def _changes(model: Model, splits: Splits, n: int, noise: float, scale: float, seed: int) -> dict[str, Any]:
+def _changes(
+    model: Model, splits: Splits, n: int, noise: float, guidance: Any, scale: float, seed: int
+) -> dict[str, Any]:
     x, y = examples(splits.test)
     assert y is not None
     index = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
     target = others(y[index], splits.spec.classes)
-    told = counterfactuals(model, x[index], target, noise=noise, scale=scale, seed=seed)
+    told = counterfactuals(model, x[index], target, noise=noise, guidance=guidance, scale=scale, seed=seed)
     top = (splits.spec.levels or 2) - 1
     change = 100 * (told.changed.double() - told.original.double()).abs().flatten(1).mean(1) / top
     p = told.after.gather(1, target[:, None])[:, 0].double()
