@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,36 @@ def test_json_keeps_estimates_whole():
     assert report.revived(unknown.asdict()).standard_error != 0
 
 
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text())
+TYPES = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool}
+
+
+def conforms(value, schema, root, at="report"):
+    """What differs from a JSON Schema, of the words that docs/report.schema.json uses."""
+    if "$ref" in schema:
+        return conforms(value, root["$defs"][schema["$ref"].split("/")[-1]], root, at)
+    if "anyOf" in schema:
+        found = [conforms(value, one, root, at) for one in schema["anyOf"]]
+        return [] if [] in found else [min(found, key=len)[0]]
+    if "const" in schema:
+        return [] if value == schema["const"] else [f"{at} is {value}"]
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if not any(value is None if k == "null" else isinstance(value, TYPES[k]) for k in kinds):
+        return [f"{at} is {type(value)}"]
+    wrong = []
+    if isinstance(value, dict):
+        known, rest = schema.get("properties", {}), schema.get("additionalProperties", True)
+        wrong += [f"{at} has no {k}" for k in schema.get("required", []) if k not in value]
+        for k, v in value.items():
+            if k in known or isinstance(rest, dict):
+                wrong += conforms(v, known.get(k, rest), root, f"{at}.{k}")
+            elif rest is False:
+                wrong.append(f"{at} has {k}")
+    if isinstance(value, list) and "items" in schema:
+        wrong += [w for i, v in enumerate(value) for w in conforms(v, schema["items"], root, f"{at}[{i}]")]
+    return wrong
+
+
 def entry(values, metric="frechet"):
     e = jackknifed(sum(values) / len(values), values, n=(9, 9), metric=metric)
     return {"metrics": {metric: e.asdict()}, "training": {}, "pictures": {}}
@@ -139,6 +170,11 @@ def test_comparison_extends_and_refuses_another_protocol(tmp_path, digits, monke
         "http://creativecommons.org", ""
     ).replace("https://matplotlib.org", ""), "the page loads something"
     assert report.read(tmp_path / "c") == both
+    stored = json.loads((tmp_path / "c" / "report.json").read_text())
+    assert not conforms(stored, SCHEMA, SCHEMA)
+    stored["models"]["vae"]["metrics"]["bits"]["value"] = "two"
+    del stored["null"]["passed"]
+    assert len(conforms(stored, SCHEMA, SCHEMA)) == 2, "the check of the schema sees what is wrong"
     with pytest.raises(ValueError, match="budget was 4 updates, is 5 updates"):
         comparison.compare(["dcgan"], "digits", **{**quick, "steps": 5}, **how, say=said.append)
     with pytest.raises(ValueError, match="Did you mean 'vae'"):
@@ -157,3 +193,16 @@ def test_table_and_markdown_show_dashes_for_what_is_missing():
     assert "bits/dim" not in titles, "a column without a value"
     assert rows[0][titles.index("Fréchet distance")].startswith("1.5 [")
     assert report.markdown({"models": {"a": entry([1.0, 2.0])}}).count("\n") == 2
+
+
+def test_bits_of_a_bound_and_an_exact_model_are_paired_and_noted():
+    """Group means that move together leave a sure difference; how each was found may differ, and is said."""
+    one, two = entry([2.0, 3.0, 2.5, 2.2], "bits"), entry([2.1, 3.1, 2.61, 2.3], "bits")
+    for e, kind in ((one, "exact"), (two, "lower bound")):
+        e["metrics"]["bits"]["protocol"] |= {"kind": kind, "draws": 1 if kind == "exact" else 64}
+    (pair,) = report.pairs({"models": {"a": one, "b": two}})
+    assert pair.note == "exact against lower bound"
+    assert pair.p_value < 0.01
+    two["metrics"]["bits"]["protocol"]["levels"] = 256
+    with pytest.raises(ValueError, match="levels"):
+        report.pairs({"models": {"a": one, "b": two}})

@@ -40,7 +40,7 @@ def trilemma(report: Mapping[str, Any]) -> str | None:
         x, y = coverage["value"], precision["value"]
         size = 30 * (1 + math.log10(max(1.0, speed["value"] / slowest))) ** 2
         axes.errorbar(x, y, _arms(precision), _arms(coverage), color=colour, lw=1)
-        label = f"{name}: {speed['value']:,.3g} samples/s"
+        label = f"{name}: {speed['value']:,.{0 if speed['value'] >= 10 else 2}f} samples/s"
         axes.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.6, label=label)
     for which, key in (("x", 1), ("y", 2)):
         low, high = min(p[key]["value"] for p in points), max(p[key]["value"] for p in points)
@@ -127,7 +127,7 @@ def plane(points: Any, colour: Any, names: Sequence[str]) -> Figure:
         for k, name in enumerate(names):
             chosen = points[colour == k]
             axes.scatter(chosen[:, 0], chosen[:, 1], s=6, color=f"C{k % 10}", marker="o" if k < 10 else "x", label=name)
-        figure.legend(loc="outside right center", fontsize=7, frameon=False, markerscale=2, handletextpad=0.1)
+        figure.legend(loc="outside right center", fontsize=11, frameon=False, markerscale=3, handletextpad=0.1)
     elif colour is not None:
         shown = axes.scatter(points[:, 0], points[:, 1], s=6, c=colour, cmap="viridis")
         figure.colorbar(shown, ax=axes, shrink=0.7)
@@ -138,16 +138,15 @@ def plane(points: Any, colour: Any, names: Sequence[str]) -> Figure:
     return figure
 
 
-def curves(report: Mapping[str, Any]) -> str | None:
-    """Every logged loss term against the updates, one panel for each model."""
-    models = [(name, e["training"]["log"]) for name, e in report["models"].items() if e["training"].get("log")]
-    if not models:
-        return None
-    columns = min(2, len(models))
-    rows = math.ceil(len(models) / columns)
-    figure = Figure(figsize=(5.2 * columns, 2.9 * rows), layout="constrained")
-    for i, (name, log) in enumerate(models):
-        axes = figure.add_subplot(rows, columns, i + 1)
+def curves(report: Mapping[str, Any]) -> list[str]:
+    """Every logged loss term against the updates, a figure for each model."""
+    found = []
+    for name, entry in report["models"].items():
+        log = entry["training"].get("log")
+        if not log:
+            continue
+        figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+        axes = figure.add_subplot()
         terms = dict.fromkeys(k for record in log for k in record.get("terms", {}) if "gradient" not in k)
         for colour, term in zip(COLOURS, terms, strict=False):
             line = [(r["step"], r["terms"][term]) for r in log if term in r.get("terms", {})]
@@ -155,7 +154,8 @@ def curves(report: Mapping[str, Any]) -> str | None:
         axes.set(title=name, xlabel="updates")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, frameon=False)
-    return _svg(figure)
+        found.append(_svg(figure))
+    return found
 
 
 def histograms(real: Any, generated: Any, names: list[str]) -> Figure:

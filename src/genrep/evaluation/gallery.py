@@ -15,6 +15,7 @@ from genrep.evaluation import figures
 from genrep.evaluation.embedding import planar
 from genrep.evaluation.features import examples
 from genrep.evaluation.memorisation import nearest
+from genrep.evaluation.report import SAME_FOR_ALL
 from genrep.evaluation.representation import represent, require_own
 from genrep.evaluation.spectrum import radial_power
 from genrep.evaluation.subject import TRAIN, Subject
@@ -22,7 +23,6 @@ from genrep.evaluation.subject import TRAIN, Subject
 SAMPLES = "samples"
 RECONSTRUCTIONS = "test examples, each before its reconstruction"
 NEIGHBOURS = "samples that lie nearest to a training image, each before it"
-CALIBRATION = "test images that lie nearest to a training image, each before it"
 REPRESENTATION = "representation of test examples"
 TABLE = "samples and test data"
 _SHOWN = 64  # samples in a picture
@@ -57,7 +57,7 @@ def gallery(s: Subject, folder: Path, place: str, metrics: Collection[str]) -> G
     if images and "reconstruct" in s.model.capabilities:
         draw(RECONSTRUCTIONS, "reconstructions.png", _reconstructed(s))
     if images and "memorisation" in metrics:
-        for title, file, k in ((NEIGHBOURS, "nearest.png", 1), (CALIBRATION, "nearest_test.png", 0)):
+        for title, file, k in ((NEIGHBOURS, "nearest.png", 1), (SAME_FOR_ALL, "nearest_test.png", 0)):
             draw(title, file, _nearest(s, s.generated if k else s.real[0], s.features[k]))
     if "representation" in metrics and (found := _represented(s, folder / place / "representation.png")):
         pictures[REPRESENTATION], captions[REPRESENTATION] = f"{place}/representation.png", found

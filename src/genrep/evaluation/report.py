@@ -27,6 +27,15 @@ from genrep.evaluation.estimate import Estimate, difference, holm
 from genrep.evaluation.likelihood import BY_MODEL
 
 SCHEMA = 1
+SAME_FOR_ALL = "test images that lie nearest to a training image, each before it"  # a picture without the model
+_SHORT = {  # of titles of pictures, for the links on top
+    "samples": "Samples",
+    "samples and test data": "Samples",
+    "test examples, each before its reconstruction": "Reconstructions",
+    "samples that lie nearest to a training image, each before it": "Nearest training images",
+    SAME_FOR_ALL: "The same of test images",
+    "representation of test examples": "Representations",
+}
 Entry = dict[str, Any]
 
 
@@ -264,6 +273,7 @@ def html(report: Mapping[str, Any], folder: Path) -> str:
             "curves": figures.curves(report),
         },
         galleries=_galleries(report),
+        short=lambda title: _SHORT.get(title, title),
         memorised=_memorised(report),
         measured=[_row(report, metric) for metric in report["metrics"]],
         reasons=_reasons(report),
@@ -276,7 +286,10 @@ def _galleries(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str, str]
     found: dict[str, list[tuple[str, str, str]]] = {}
     for name, entry in report["models"].items():
         for title, file in entry["pictures"].items():
-            found.setdefault(title, []).append((name, file, entry.get("captions", {}).get(title, "")))
+            if title == SAME_FOR_ALL and title in found:
+                continue
+            shown = "held-out data" if title == SAME_FOR_ALL else name
+            found.setdefault(title, []).append((shown, file, entry.get("captions", {}).get(title, "")))
     return found
 
 
@@ -318,7 +331,8 @@ def _reasons(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for name, entry in report["models"].items():
         for metric, m in entry["metrics"].items():
             if "reason" in m:
-                metrics, models = found.setdefault(m["reason"], ([], []))
+                short = m["reason"].split(" It can:")[0]  # report.json keeps what it can, and which models could
+                metrics, models = found.setdefault(short, ([], []))
                 metrics += [metric] if metric not in metrics else []
                 models += [name] if name not in models else []
     return [(reason, ", ".join(metrics), ", ".join(models)) for reason, (metrics, models) in found.items()]
