@@ -151,8 +151,8 @@ def test_labels_as_condition(tmp_path, capsys):
 
 def test_a_table_with_conditions_in_its_own_units(tmp_path):
     table, random = tmp_path / "t.csv", np.random.default_rng(0)
-    rows = "\n".join(",".join(f"{v:.4f}" for v in row) for row in random.normal([0, 5, 100], [1, 2, 10], (80, 3)))
-    table.write_text("a,b,energy\n" + rows + "\n")
+    rows = "\n".join(",".join(f"{v:.4f}" for v in row) for row in random.normal([0, 5, 7, 100], [1, 2, 3, 10], (80, 4)))
+    table.write_text("a,b,c,energy\n" + rows + "\n")
     out = tmp_path / "run"
     base = ["train", "vae", "--data", str(table), "--condition", "energy", "--conditional", "--steps", "3", *LINE]
     assert main([*base, "--out", str(out)]) == 0

@@ -46,6 +46,7 @@ def complete(
 def masked(x: Tensor, known: int, value: int) -> Tensor:
     """x (N, *shape) with all but its first `known` values, in the order of the model, set to `value`.
 
+    >>> import torch
     >>> masked(torch.tensor([[1, 2, 3, 4]]), 2, 0).tolist()
     [[1, 2, 0, 0]]
     """

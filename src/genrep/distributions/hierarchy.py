@@ -321,7 +321,7 @@ def places(data: DataSpec, depth: int) -> int:
     """Resolutions from 1 x 1 down at which levels are cheap: all but that of the image itself.
 
     >>> places(DataSpec((1, 28, 28), 256), 0), places(DataSpec((5,)), 0)
-    (4, 1)
+    (3, 1)
     """
     if len(data.shape) == 1 and depth:
         raise ValueError(f"depth is for images (C, H, W); this data has shape {data.shape}: leave it 0.")

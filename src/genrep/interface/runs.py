@@ -183,7 +183,8 @@ def go_on(
         settings = dataclasses.replace(settings, device=device)
     splits = data_of(folder, data)
     model = model or _rebuilt(about, folder)
-    if splits.spec._replace(classes=model.data.classes) == model.data and not splits.spec.classes:
+    bare = splits.spec._replace(classes=model.data.classes) == model.data and not splits.spec.classes
+    if bare and model.data.classes:
         splits = data_sets.unlabelled(splits, model.data.classes)
     if splits.spec != model.data:
         raise ValueError(

@@ -57,7 +57,7 @@ def sized(said: Sequence[str | Mapping[str, Any]], options: Mapping[str, Any] | 
     """The rows with the options of a budget (its size of networks), where a row does not say otherwise.
 
     >>> sized(["ddpm", {"label": "wide", "model": "ddpm", "width": 24}], {"width": 16})
-    [{'model': 'ddpm', 'width': 16}, {'width': 24, 'label': 'wide', 'model': 'ddpm'}]
+    [{'width': 16, 'model': 'ddpm'}, {'width': 24, 'label': 'wide', 'model': 'ddpm'}]
     """
     rows = [{"model": row} if isinstance(row, str) else row for row in said]
     return [{**options, **row} for row in rows] if options else list(said)

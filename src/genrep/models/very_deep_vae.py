@@ -31,7 +31,7 @@ def very_deep_vae(
     of log p(x). Both q and p of a level read the stream of all levels above. As published: bottleneck blocks without
     normalisation, initial weights of what each of N blocks adds scaled by N^-1/2, a prior that starts at N(0, I), and
     upsampling by repetition. Instead of the published threshold above which updates are skipped, gradients are clipped
-    to norm 1; `skip` sets such a threshold, and the log counts what it skips.
+    to norm 1 (`clip`).
 
     Args:
         blocks: Levels at each resolution: 1 x 1 first, then from the smallest feature map to the image's own, for 28 x

@@ -22,7 +22,7 @@ def resolutions(shape: Sequence[int], depth: int) -> list[Size]:
     """From the top down: 1 x 1, then what `depth` halvings leave of the image, up to its own size; 0: by its size.
 
     >>> resolutions((1, 28, 28), 0), resolutions((5,), 0)
-    ([(1, 1), (4, 4), (7, 7), (14, 14), (28, 28)], [(1, 1)])
+    ([(1, 1), (7, 7), (14, 14), (28, 28)], [(1, 1)])
     """
     if len(shape) == 1:
         return [(1, 1)]
