@@ -257,3 +257,13 @@ def test_gradients_do_not_stay_after_annealing():
     model, x, _ = linear()
     annealed(model, x[:2], chains=2, temperatures=3, leapfrog=1)
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(("options", "said"), [({}, "uniform"), ({"dequantisation": "variational"}, "variational")])
+def test_dequantisation_is_named(options, said):
+    torch.manual_seed(0)
+    spec = DataSpec((2,), levels=3)
+    found = likelihood(
+        models.build("real_nvp", spec, width=8, **options), torch.tensor([[0, 2], [1, 1]]), draws=2, seed=0
+    )
+    assert (found.dequantisation, found.measure, found.levels) == (said, "mass", 3)

@@ -218,3 +218,12 @@ def test_stages_are_trained_in_order_each_in_its_folder(tmp_path):
     steps = [checkpoint.newest(tmp_path / "two" / f"stage{i}" / "checkpoints")[1].about["step"] for i in (0, 1)]
     assert steps == [3, 5]
     assert before.keys() == storage.state(two).keys()
+
+
+def test_evaluating_a_distance_attaches_its_null_check(tmp_path):
+    out = tmp_path / "run"
+    genrep.fit("vae", "digits", steps=2, out=out, options=SMALL, progress=False, samples=0)
+    found = genrep.evaluate(out, metrics=["fd"], samples=360, features="pca:4")
+    low, high = found["frechet_null"]["interval"]["low"], found["frechet_null"]["interval"]["high"]
+    assert low < 0 < high  # real halves: the model is not looked at
+    assert found["frechet"]["interval"]["low"] > high

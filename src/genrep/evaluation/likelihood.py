@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genrep.contracts import Model, Way, evaluating, seeded
+from genrep.distributions.dequantisation import Dequantised, UniformNoise
 from genrep.evaluation.annealed import Start, annealed
 from genrep.evaluation.bits import bits_per_dimension, log_mean_exp, nats_per_example
 from genrep.evaluation.estimate import Estimate
@@ -39,7 +40,7 @@ class Likelihood(NamedTuple):
     levels: int | None  # None: real-valued data
     draws: int  # K: of the latent, of the dequantisation, or chains
     evaluations: int  # of the network, for each example
-    dequantisation: str  # none; or uniform: a density was averaged over the cell of each level
+    dequantisation: str  # none; uniform or variational: a density was averaged over the cell of each level
     monte_carlo_error: float  # of the mean over examples, nats: what other draws would have changed
     stated: dict[str, Any]  # what else the method says
 
@@ -181,7 +182,14 @@ def _plan(model: Model, name: str, way: Way, draws: int | None, how: dict[str, A
     evaluations = evaluations or model.generative.evaluations()
     random = noisy or way.kind != "exact"
     said = {key: value for key, value in how.items() if key not in ("draws", "evaluations")}
-    return _Plan(run, kind, measure, random, k, evaluations * k, "uniform" if noisy else "none", said)
+    return _Plan(run, kind, measure, random, k, evaluations * k, _dequantisation(model, noisy=noisy), said)
+
+
+def _dequantisation(model: Model, *, noisy: bool) -> str:
+    """none, or the law of the point within the cell of each level."""
+    if isinstance(model.generative, Dequantised):
+        return "uniform" if isinstance(model.generative.noise, UniformNoise) else "variational"
+    return "uniform" if noisy else "none"
 
 
 def _annealed(

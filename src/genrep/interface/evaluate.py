@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from genrep import storage
+from genrep.evaluation.estimate import Estimate
 from genrep.evaluation.extractors import extractor
 from genrep.evaluation.features import Extractor, encoder
-from genrep.evaluation.measure import METRICS, USUAL, Subject, measure
+from genrep.evaluation.measure import METRICS, USUAL, Subject, measure, null
 from genrep.evaluation.report import as_json
 from genrep.interface import runs
 from genrep.naming import choose
@@ -51,6 +53,22 @@ def evaluate(
     other = None if reference is None else encoder(runs.load(Path(reference)).to(model.device))
     counts = {"samples": samples, "examples": examples, "seed": seed}
     subject = Subject(model, splits, extractor(features, splits, model), reference=other, **counts)
-    found = as_json(measure(subject, chosen, **options))
+    measured = measure(subject, chosen, **options)
+    if "frechet" in measured:
+        measured["frechet_null"] = _null_check(subject, examples)
+    found = as_json(measured)
     storage.write_json(folder / "metrics.json", found)
     return found
+
+
+def _null_check(subject: Subject, examples: int) -> Estimate:
+    """Half of the test data against the other; a warning where zero lies outside its interval."""
+    check = null(subject.splits, subject.extractor, examples=examples, seed=subject.seed)
+    if not check.passed:
+        low, high, _ = check.estimate.interval
+        warnings.warn(
+            f"Half of the test data is at Fréchet distance {check.estimate.value:.3g} [{low:.3g}, {high:.3g}] from the "
+            "other, where zero should lie inside: do not believe distances in these features at this sample size.",
+            stacklevel=2,
+        )
+    return check.estimate
