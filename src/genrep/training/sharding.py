@@ -8,13 +8,12 @@ is whole again, so that files and results are those of any run.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from genrep.contracts import Model
 from genrep.training import ranks
@@ -35,6 +34,9 @@ def check(model: Model, settings: Settings) -> None:
 
 def shard(model: Model, device: str) -> Model:
     """A copy of the model, sharded; blocks of its networks are gathered one at a time, the rest together."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # here: half as long to import as torch itself
+
     copied = copy.deepcopy(ranks.alike(model))
     mesh = init_device_mesh(torch.device(device).type, (ranks.world(),))
     for block in reversed(list(_blocks(copied))):  # those inside others first
@@ -58,7 +60,14 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def gathered(t: Tensor) -> Tensor:
     """The whole of a sharded tensor, on all ranks together."""
-    return t.full_tensor() if isinstance(t, DTensor) else t
+    whole: Any = t
+    return whole.full_tensor() if _sharded(t) else t
+
+
+def _sharded(t: Tensor) -> bool:
+    """Whether t is a DTensor; where nothing was sharded, what defines them has not been imported."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(t, module.DTensor)
 
 
 def spread(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -68,6 +77,9 @@ def spread(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[st
 
 def placed_like(like: Tensor, t: Tensor) -> Tensor:
     """A whole tensor of the shape of `like`, sharded as that is."""
-    if not isinstance(like, DTensor) or isinstance(t, DTensor):
+    if not _sharded(like) or _sharded(t):
         return t
-    return distribute_tensor(t.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    from torch.distributed.tensor import distribute_tensor
+
+    placed: Any = like
+    return distribute_tensor(t.to(like.device), placed.device_mesh, placed.placements, src_data_rank=None)
