@@ -45,6 +45,12 @@ def shard(model: Model, device: str) -> Model:
     return copied.to(device)  # buffers
 
 
+def average_now(sharded: nn.Module, *, now: bool) -> None:
+    """Whether the next backward pass averages gradients over the ranks."""
+    module: Any = sharded
+    module.set_requires_gradient_sync(now)
+
+
 def _blocks(model: Model) -> Iterator[nn.Module]:
     """Members of lists in networks, which are used by calling them and in no other way."""
     for group in model.modules():

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from genrep import storage
@@ -104,8 +103,8 @@ class Trainer:
 
     def _averaging(self, order: Order) -> AbstractContextManager[None]:
         """Ranks average their gradients once an update, in the backward pass of its last batch."""
-        if isinstance(self.parallel, FSDPModule):
-            self.parallel.set_requires_gradient_sync(order is self.orders[-1])
+        if self.settings.sharded:
+            sharding.average_now(self.parallel, now=order is self.orders[-1])
         if isinstance(self.parallel, DistributedDataParallel) and order is not self.orders[-1]:
             return self.parallel.no_sync()
         return nullcontext()
