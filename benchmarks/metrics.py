@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import alternate, comparison, cpu_seconds, peak_mebibytes, seconds, versions
+from benchmarks.common import alternate, comparison, cpu_seconds, peak_mebibytes, versions
 from genrep.evaluation.coverage import prdc
 from genrep.evaluation.frechet import frechet_distance, plug_in
 from genrep.evaluation.kernel import kernel_distance, kernel_distance_subsets
@@ -118,9 +118,6 @@ def run() -> Iterator[dict[str, Any]]:
                 versions=versions(package),
                 **values,
             )
-        jackknife = seconds(partial(ours, "frechet, extrapolated", sets))
-        yield {"name": f"frechet extrapolated with jackknife of 20, {N} x {WIDTH}", "ours": jackknife, "unit": "s",
-               "peak_mebibytes": peak_mebibytes(partial(ours, "frechet, extrapolated"))}  # fmt: skip
 
 
 def _values(found: Any) -> Any:
