@@ -23,7 +23,7 @@ from genrep.contracts import Model, evaluating, seeded
 from genrep.evaluation.cost import parameters
 from genrep.interface import runs
 
-EPOCHS, BATCH, LATENT, WIDTH = 10, 128, 16, 512
+EPOCHS, BATCH, LATENT, WIDTH = 5, 128, 16, 512
 DENSE = {"latent": LATENT, "network": "dense", "width": WIDTH, "depth": 1, "likelihood": "bernoulli"}
 
 
