@@ -106,20 +106,21 @@ def _text(cell: Any) -> str:
 
 def _benchmarks(paths: Sequence[Path]) -> list[str]:
     """What `python -m benchmarks NAME > results/NAME.jsonl` printed: ratios against their targets."""
+    rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf8").splitlines()]
     lines = [
         "## Benchmarks",
         "",
-        "Both sides alternate in one run, warmed up, medians. A ratio above one means that genrep is faster.",
+        f"`python -m benchmarks NAME` on {', '.join(dict.fromkeys(found['hardware'] for found in rows))}. Both sides alternate "
+        "in one run, warmed up, medians. A ratio above one means that genrep does better, whichever way the unit runs.",
+        "[What was tried where a target is missed](../benchmarks/README.md).",
         "",
         "| what | genrep | rival | unit | ratio | target |",
         "|---|---|---|---|---|---|",
     ]
-    for path in paths:
-        for line in path.read_text(encoding="utf8").splitlines():
-            found = json.loads(line)
-            ours, rival, ratio = (f"{found[key]:.4g}" for key in ("ours", "rival", "ratio"))
-            target = "" if found.get("target") is None else f"{found['target']:g}"
-            lines.append(f"| {found['name']} | {ours} | {rival} | {found['unit']} | {ratio} | {target} |")
+    for found in rows:
+        ours, rival, ratio = (f"{found[key]:.4g}" for key in ("ours", "rival", "ratio"))
+        target = "" if found.get("target") is None else f"{found['target']:g}"
+        lines.append(f"| {found['name']} | {ours} | {rival} | {found['unit']} | {ratio} | {target} |")
     return lines
 
 
