@@ -110,8 +110,9 @@ def _benchmarks(paths: Sequence[Path]) -> list[str]:
     lines = [
         "## Benchmarks",
         "",
-        f"`python -m benchmarks NAME` on {', '.join(dict.fromkeys(found['hardware'] for found in rows))}. Both sides alternate "
-        "in one run, warmed up, medians. A ratio above one means that genrep does better, whichever way the unit runs.",
+        f"`python -m benchmarks NAME` on {', '.join(dict.fromkeys(found['hardware'] for found in rows))}. Both sides",
+        "alternate in one run, warmed up, medians. A ratio above one means that genrep does better, whichever way the",
+        "unit runs.",
         "[What was tried where a target is missed](../benchmarks/README.md).",
         "",
         "| what | genrep | rival | unit | ratio | target |",
