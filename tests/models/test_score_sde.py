@@ -149,10 +149,10 @@ def test_the_network_reads_and_says_unit_variance():
 def test_a_mixture_is_learnt(options):
     """Points near -1 and 1 come back, half and half."""
     torch.set_default_dtype(torch.float32)
-    model = build("score_sde", DataSpec((1,)), width=32, blocks=1, timesteps=200, **options)
     torch.manual_seed(0)
+    model = build("score_sde", DataSpec((1,)), width=32, blocks=1, timesteps=200, **options)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(500):
+    for _ in range(1000):
         optimiser.zero_grad()
         x = torch.randint(0, 2, (256, 1)) * 2.0 - 1 + 0.1 * torch.randn(256, 1)
         model.objectives[0].total(model(Batch(x))).backward()
