@@ -7,7 +7,7 @@ nothing else. So old data are out of reach unless a strategy declares that it st
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
@@ -67,20 +67,25 @@ class Strategy(nn.Module, ABC):
 
 
 def memory(strategy: Strategy) -> dict[str, Tensor]:
-    """What survives a task, by name, each shared tensor once."""
-    return {name: t for name, t in storage.state(strategy).items() if _below(name, strategy.kept)}
-
-
-def _below(name: str, paths: Sequence[str]) -> bool:
-    return any(path == "" or name.startswith(path + ".") for path in paths)
+    """What survives a task, by name, each shared tensor once, under the first path that declares it."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for path in strategy.kept:
+        for name, t in storage.state(strategy.get_submodule(path)).items():
+            if id(t) not in seen:
+                seen.add(id(t))
+                found[f"{path}.{name}" if path else name] = t
+    return found
 
 
 def ledger(strategy: Strategy) -> dict[str, int]:
-    """Bytes of what survives a task, by the path that declares it; a tensor below two counts under the first."""
-    found, left = dict.fromkeys(strategy.kept, 0), memory(strategy)
+    """Bytes of what survives a task, by the path that declares it."""
+    seen: set[int] = set()
+    found: dict[str, int] = {}
     for path in strategy.kept:
-        for name in [n for n in left if _below(n, (path,))]:
-            found[path] += left.pop(name).nbytes
+        new = {id(t): t for t in storage.state(strategy.get_submodule(path)).values() if id(t) not in seen}
+        seen |= new.keys()
+        found[path or "everything"] = sum(t.nbytes for t in new.values())
     return found
 
 
