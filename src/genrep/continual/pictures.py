@@ -27,7 +27,7 @@ def masses(stream: Stream, path: str | os.PathLike[str]) -> None:
     figure = Figure(figsize=(1.6 + 0.6 * len(counts), 3.4), layout="constrained")
     axes = figure.add_subplot()
     bottom, colours = np.zeros(len(counts)), colormaps["tab20"]
-    names = stream.tasks[0].about.get("class_names", range(counts.shape[1]))
+    names = stream.about.get("class_names", ["examples"])
     labelled = 1 < counts.shape[1] <= 20
     for c, column in enumerate(counts.T):
         axes.bar(range(1, len(counts) + 1), column, bottom=bottom, color=colours(c % 20), width=0.8,

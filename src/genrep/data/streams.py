@@ -205,6 +205,7 @@ def _finished(name: str, tasks: Sequence[Splits], about: dict[str, Any]) -> Stre
     spec = tasks[0].spec
     about["counts"] = {split: [len(getattr(task, split)) for task in tasks] for split in SPLITS}
     if spec.classes:
+        about["class_names"] = tasks[0].about.get("class_names") or [str(c) for c in range(spec.classes)]
         about["class_counts"] = {
             split: [_y(getattr(task, split)).clamp_min(-1).add(1).bincount(minlength=spec.classes + 1)[1:].tolist()
                     for task in tasks]
