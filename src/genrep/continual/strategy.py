@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from genrep import storage
@@ -118,3 +119,11 @@ def extended(model: Model, stage: int, *added: Objective) -> Model:
     )
     view.recipe = model.recipe
     return view
+
+
+@torch.no_grad()
+def renewed(model: Model, setting: Setting) -> None:
+    """Give a model the weights and buffers it started from."""
+    fresh = storage.state(setting.make())
+    for name, t in storage.state(model).items():
+        t.copy_(fresh[name])
