@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from genrep.training.log import Bar, Log, Record, Window
 from genrep.training.measure import fastest
 from genrep.training.noise import reseed
 from genrep.training.settings import Settings
-from genrep.training.trainer import Mode, Trainer, part
+from genrep.training.trainer import Hook, Hooks, Mode, Trainer, part
 
 _FIRST = 5.0  # seconds until the first checkpoint, at most
 _HELD_OUT = 2048  # examples of the validation split that the held-out loss looks at
@@ -59,6 +59,9 @@ def fit(
     resume: bool = False,
     progress: bool = False,
     about: dict[str, Any] | None = None,
+    still: Sequence[str] = (),
+    before_update: Hook | None = None,
+    after_update: Hook | None = None,
 ) -> Outcome:
     """Train one stage of a model in place; afterwards it holds the averaged weights and is in eval mode.
 
@@ -75,6 +78,11 @@ def fit(
         resume: Continue from the newest checkpoint in `folder`, bit for bit; with as many processes as before.
         progress: Show a bar on a terminal.
         about: More for the header of the checkpoints.
+        still: Module paths of learnt parts that are held in eval mode: their weights learn, their statistics and
+            tables stay.
+        before_update: Called with the number of the update when its gradients are there, before they are clipped.
+        after_update: Called with it when the weights have changed. State that the two change belongs into buffers of
+            the model, so that it is saved.
 
     Raises:
         ValueError: Settings that do not fit, a checkpoint of another model, parameters that no gradient reaches, or a
@@ -95,9 +103,10 @@ def fit(
     data = on_device(data, settings.device)
     held_out = None if validation is None else on_device(validation, settings.device)
     title = f"stage {stage}" if len(model.objectives) > 1 else "training"
+    hooks = Hooks(tuple(still), before_update, after_update)
     with ranks.reporting_loss(), _claimed(folder):
         mode = mode or fastest(model, data, settings, stage=stage).mode
-        run = _Run(Trainer(model, data, settings, mode, stage), folder, about or {})
+        run = _Run(Trainer(model, data, settings, mode, stage, hooks), folder, about or {})
         if resume:
             run.resume()
         run.log = Log(folder, upto=run.trainer.step if resume else -1, tensorboard=settings.tensorboard)

@@ -34,12 +34,28 @@ class Mode(NamedTuple):
     compile: bool = False
 
 
+Hook = Callable[[int], None]  # called with the number of the update
+
+
+class Hooks(NamedTuple):
+    """What else happens in an update; state that hooks change belongs into buffers of the model, which is saved."""
+
+    still: tuple[str, ...] = ()  # module paths of learnt parts that are held in eval mode
+    before_update: Hook | None = None  # gradients are there, not yet clipped; it may read and change them
+    after_update: Hook | None = None  # weights are changed, gradients still there
+
+
 class Trainer:
     """Everything that changes during a stage. `settings` are resolved: nothing in them is None."""
 
-    def __init__(self, model: Model, data: Data, settings: Settings, mode: Mode, stage: int = 0) -> None:
+    def __init__(
+        self, model: Model, data: Data, settings: Settings, mode: Mode, stage: int = 0, hooks: Hooks | None = None
+    ) -> None:
+        self.hooks = hooks or Hooks()
         if settings.sharded:
             sharding.check(model, settings)
+            if self.hooks != Hooks():
+                raise ValueError("sharded trains a copy, which hooks do not see: leave sharded or the hooks out.")
             model = sharding.shard(model, settings.device)  # what comes in is filled again by `into`
         self.model, self.data, self.settings, self.stage = model, data, settings, stage
         self.objective: Objective = model.objectives[stage]  # pyright: ignore[reportAttributeAccessIssue]
@@ -86,6 +102,11 @@ class Trainer:
         for player in self.learnable:
             for path in self.model.paths(self.stage, player):
                 self.model.get_submodule(path).train()
+        modules = dict(self.model.named_modules())
+        for path in self.hooks.still:
+            if path not in modules:
+                raise ValueError(f"Expected still= to name modules of the model, it has no {path!r}.")
+            modules[path].eval()
 
     def _loss(self, batch: Batch, player: str) -> tuple[Tensor, Terms]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mode.bfloat16):
@@ -126,10 +147,14 @@ class Trainer:
             self.unreached -= {
                 id(p) for p in parameters if p.grad is not None and bool(sharding.gathered(p.grad).any())
             }
+        if self.hooks.before_update is not None:
+            self.hooks.before_update(self.step)
         norm = sharding.gathered(nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf))
         for group in optimiser.param_groups:
             group["lr"] = self.bases[player] * self.settings.rate(self.step)
         optimiser.step()
+        if self.hooks.after_update is not None:
+            self.hooks.after_update(self.step)
         for average in (self.average, self.powers):
             if average is not None and player == "model":
                 average.update()

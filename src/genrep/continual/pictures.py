@@ -1,0 +1,83 @@
+"""Pictures of a continual run: masses of classes per task, score matrices, samples of every task seen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from genrep import storage
+from genrep.continual.scores import LOWER_IS_BETTER, Matrix
+from genrep.continual.strategy import Strategy
+from genrep.data.pictures import picture
+from genrep.data.splits import Splits
+from genrep.data.streams import Stream
+
+
+def masses(stream: Stream, path: str | os.PathLike[str]) -> None:
+    """A bar for each task, as high as it has training examples, in the colours of their classes."""
+    counts = np.asarray(
+        stream.about.get("class_counts", {}).get("train", [[n] for n in stream.about["counts"]["train"]])
+    )
+    figure = Figure(figsize=(1.6 + 0.6 * len(counts), 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    bottom, colours = np.zeros(len(counts)), colormaps["tab20"]
+    names = stream.about.get("class_names", ["examples"])
+    labelled = 1 < counts.shape[1] <= 20
+    for c, column in enumerate(counts.T):
+        axes.bar(range(1, len(counts) + 1), column, bottom=bottom, color=colours(c % 20), width=0.8,
+                 label=str(names[c]) if labelled else None)  # fmt: skip
+        bottom += column
+    axes.set(xlabel="task", ylabel="training examples", xticks=range(1, len(counts) + 1))
+    if labelled:
+        axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    _save(figure, path)
+
+
+def heat_map(matrix: Matrix, metric: str, path: str | os.PathLike[str]) -> None:
+    """The lower-triangular matrix of one metric; bright is good."""
+    size = len(matrix)
+    values = np.full((size, size), np.nan)
+    for i, row in enumerate(matrix):
+        values[i, : len(row)] = row
+    figure = Figure(figsize=(1.6 + 0.55 * size, 1.2 + 0.5 * size), layout="constrained")
+    axes = figure.add_subplot()
+    lower = LOWER_IS_BETTER[metric]
+    image = axes.imshow(values, cmap="viridis_r" if lower else "viridis")
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for i, row in enumerate(matrix):
+        for j, value in enumerate(row):
+            bright = (value < middle) == lower
+            axes.text(j, i, f"{value:.3g}", ha="center", va="center", fontsize=7, color="black" if bright else "white")
+    ticks = range(size)
+    axes.set(xticks=ticks, yticks=ticks, xticklabels=[t + 1 for t in ticks], yticklabels=[t + 1 for t in ticks])
+    axes.set(
+        xlabel="measured on task", ylabel="after task", title=f"{metric} ({'lower' if lower else 'higher'} is better)"
+    )
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    _save(figure, path)
+
+
+def samples(
+    strategy: Strategy, tasks: Sequence[Splits], path: str | os.PathLike[str], *, n: int = 12, seed: int = 0
+) -> None:
+    """Images of every task seen, a row each: on the conditions of its test examples where the model reads some."""
+    rows = []
+    for t, task in enumerate(tasks):
+        model = strategy.model_for(t)
+        y = task.test[torch.arange(n) % len(task.test)].y if model.generative.reads_y else None
+        rows.append(model.sample(n, condition=y, seed=seed).cpu())
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with storage.atomic(path) as temporary:
+        picture(torch.cat(rows), tasks[0].spec, columns=n).save(temporary, format="PNG")
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with storage.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -1,0 +1,241 @@
+"""A continual run: a model, a strategy and a stream in one folder, with results after every task."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import yaml
+
+from genrep import data as data_sets
+from genrep import models, storage
+from genrep.continual import loop, pictures, scores, strategies
+from genrep.continual.strategy import Setting, Strategy
+from genrep.contracts import Model, seeded
+from genrep.data import streams
+from genrep.data.splits import Splits
+from genrep.data.streams import Stream
+from genrep.evaluation.estimate import Estimate
+from genrep.evaluation.extractors import extractor
+from genrep.naming import choose
+from genrep.training.settings import Settings
+
+StreamName = Literal["class", "dirichlet", "dirichlet_all", "condition", "sequence", "folders"]
+Told = Literal["auto", "task", "label", "nothing"]
+
+
+class Source(NamedTuple):
+    """Where tasks come from.
+
+    Args:
+        data: A set, several of them for a sequence, or a folder with a folder per portion.
+        stream: class (classes one after the other), dirichlet (as published: equal sizes, part of the data unused),
+            dirichlet_all (all data), condition (bands of a value), sequence (sets one after the other), folders.
+        tasks: How many; of a sequence or of folders as many as there are.
+        alpha: Of a Dirichlet stream: the smaller, the fewer tasks hold a class.
+        order: Of classes, for stream class.
+        column: Of the condition, for stream condition: which of its columns, from 0.
+        label: Column that holds the labels, where the data leave a choice.
+        condition: Columns that hold the condition.
+        shape: Bring images to C,H,W.
+    """
+
+    data: tuple[str, ...] = ()
+    stream: StreamName = "class"
+    tasks: int = 5
+    alpha: float = 1.0
+    order: tuple[int, ...] = ()
+    column: int = 0
+    label: str | None = None
+    condition: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+
+
+def read(source: Source, seed: int = 0) -> tuple[Stream, Splits]:
+    """The stream, and the data it is cut from, in whose features distances are measured."""
+    choose(source.stream, get_args(StreamName), "stream")
+    how: dict[str, Any] = {"label": source.label, "condition": source.condition, "shape": source.shape}
+    names: Sequence[str] = source.data
+    if source.stream == "folders":
+        names = _portions(source.data)
+    sets = [data_sets.load(name, **how) for name in names]
+    if source.stream in ("sequence", "folders"):
+        stream = streams.sequence(*sets)
+        return stream, streams.union(stream.tasks, stream.name)
+    if len(sets) != 1:
+        raise ValueError(
+            f"Stream {source.stream} cuts one data set into tasks, got {len(sets)}: choose stream=sequence."
+        )
+    if source.stream == "class":
+        return streams.class_incremental(sets[0], source.tasks, order=source.order), sets[0]
+    if source.stream == "condition":
+        return streams.by_condition(sets[0], source.tasks, column=source.column), sets[0]
+    published = source.stream == "dirichlet"
+    return streams.dirichlet(sets[0], source.tasks, alpha=source.alpha, seed=seed, published=published), sets[0]
+
+
+def _portions(data: Sequence[str]) -> list[str]:
+    if len(data) != 1 or not Path(data[0]).is_dir():
+        raise ValueError(f"Stream folders takes one folder with a folder per portion, got {', '.join(data) or 'none'}.")
+    found = sorted(str(p) for p in Path(data[0]).iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise ValueError(f"There are no folders in {data[0]}: each portion of the data is a folder of its own.")
+    return found
+
+
+class Chosen(NamedTuple):
+    """The model and the strategy of a run, with their options."""
+
+    model: str
+    strategy: str
+    options: Mapping[str, Any] = {}
+    strategy_options: Mapping[str, Any] = {}
+    told: Told = "auto"
+
+
+class Measured(NamedTuple):
+    """What is measured after each task."""
+
+    metrics: tuple[str, ...] = ()
+    features: str = "auto"
+    samples: int = 1000
+    examples: int = 1000
+
+
+def run(
+    chosen: Chosen,
+    source: Source,
+    *,
+    out: str | Path,
+    settings: Settings | None = None,
+    measured: Measured | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Learn a stream and measure after every task; a second call with the same arguments goes on where it was cut.
+
+    Writes config.yaml, stream.png, results.json, a heat map for each metric and samples after each task into `out`, and
+    returns what results.json holds.
+    """
+    settings, measured, folder = settings or Settings(), measured or Measured(), Path(out)
+    stream, whole = read(source, settings.seed)
+    stream, options = _told(chosen, stream)
+    make = _maker(chosen, options, stream, settings.seed)
+    first = make()  # so that a misfit is known before anything is trained or written
+    metrics = scores.applicable(first.model_for(0), measured.metrics)
+    said = {"chosen": {**chosen._asdict(), "options": options}, "source": source._asdict(),
+            "measured": measured._asdict(), "settings": dataclasses.asdict(settings)}  # fmt: skip
+    _same(folder, said)
+    how = scores.Protocol(
+        extractor(measured.features, whole), metrics, measured.samples, measured.examples, settings.seed
+    )
+    pictures.masses(stream, folder / "stream.png")
+    results = _Results(folder, stream, how)
+    loop.run(make, stream, settings, folder=folder, after=results.add, progress=progress)
+    return results.found
+
+
+def _told(chosen: Chosen, stream: Stream) -> tuple[Stream, dict[str, Any]]:
+    """The stream with what the model is told as its labels, and the options that make the model read it."""
+    choose(chosen.told, get_args(Told), "value of told")
+    can, options, told = "conditional" in models.options(chosen.model), dict(chosen.options), chosen.told
+    if told == "auto":
+        told = "task" if can else "label" if stream.spec.classes else "nothing"
+    if told == "task":
+        if not can:
+            raise ValueError(
+                f"{chosen.model} has no conditional version that could be told the task: set told=nothing."
+            )
+        stream = streams.by_task(stream)
+    if told == "label" and not (stream.spec.classes or stream.spec.condition):
+        raise ValueError(f"The data of {stream.name} have no labels that a model could be told: set told=nothing.")
+    if can:
+        options["conditional"] = told != "nothing"
+    return stream, options
+
+
+def _maker(chosen: Chosen, options: Mapping[str, Any], stream: Stream, seed: int) -> loop.Make:
+    def model() -> Model:
+        with seeded(seed):
+            return models.build(chosen.model, stream.spec, **options)
+
+    def make() -> Strategy:
+        sizes = tuple(len(task.train) for task in stream.tasks)
+        with seeded(seed):
+            setting = Setting(model, stream.spec, sizes, seed)
+            return strategies.build(chosen.strategy, setting, **chosen.strategy_options)
+
+    return make
+
+
+def _same(folder: Path, said: Mapping[str, Any]) -> None:
+    """Write what the run is, or check that it is the run that the folder holds."""
+    said, path = json.loads(json.dumps(said)), folder / "config.yaml"
+    if path.exists():
+        held = yaml.safe_load(path.read_text(encoding="utf8"))
+        differing = sorted(
+            f"{part}: {k}" for part in said for k in said[part] if said[part][k] != held.get(part, {}).get(k)
+        )
+        if differing:
+            raise ValueError(f"{folder} holds a run with another {', '.join(differing[:4])}: choose another --out.")
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} exists and holds no continual run: choose another --out.")
+    storage.write_text(path, yaml.safe_dump(said, sort_keys=False))
+
+
+class _Results:
+    """results.json and the pictures, one row for each task."""
+
+    def __init__(self, folder: Path, stream: Stream, how: scores.Protocol) -> None:
+        self.folder, self.stream, self.how, self.path = folder, stream, how, folder / "results.json"
+        self.found: dict[str, Any] = {
+            "stream": stream.about,
+            "tasks": [task.name for task in stream.tasks],
+            "metrics": list(how.metrics),
+            "protocol": {**how.extractor.protocol, "samples": how.samples, "examples": how.examples, "seed": how.seed},
+            "rows": [],
+        }
+        if self.path.exists():
+            self.found = json.loads(self.path.read_text(encoding="utf8"))
+
+    def add(self, strategy: Strategy, task: int, bytes_kept: dict[str, int]) -> None:
+        """Measure after a task, unless that was done before the run was cut."""
+        if len(self.found["rows"]) > task:
+            return
+        tasks = self.stream.tasks[: task + 1]
+        each, seen = scores.score(strategy, tasks, self.how)
+        row: dict[str, Any] = {m: [_number(e[m]) for e in each] for m in self.how.metrics}
+        together = {m: _number(v) if isinstance(v, Estimate) else {"value": v} for m, v in seen.items()}
+        self.found["rows"].append({"task": task, "scores": row, "seen": together, "kept": bytes_kept})
+        self.found["summary"] = {m: scores.summary(self.matrix(m), m) for m in self.how.metrics}
+        storage.write_json(self.path, self.found)
+        for metric in self.how.metrics:
+            pictures.heat_map(self.matrix(metric), metric, self.folder / f"{metric}.png")
+        if strategy.model_for(0).generative.can_sample and len(self.stream.spec.shape) == 3:
+            pictures.samples(strategy, tasks, self.folder / "samples" / f"{task:03d}.png", seed=self.how.seed)
+
+    def matrix(self, metric: str) -> list[list[float]]:
+        return [[entry["value"] for entry in row["scores"][metric]] for row in self.found["rows"]]
+
+
+def _number(found: Estimate) -> dict[str, Any]:
+    whole = found.asdict()
+    return {k: whole[k] for k in ("value", "standard_error", "n")}
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The results as lines of text: the mean over tasks after each task, and what the matrices say."""
+    metrics = found["metrics"]
+    lines = ["after task  " + "  ".join(f"{m:>10}" for m in metrics) + "        kept"]
+    for row in found["rows"]:
+        means = [sum(e["value"] for e in row["scores"][m]) / len(row["scores"][m]) for m in metrics]
+        kept = sum(row["kept"].values())
+        lines.append(
+            f"{row['task'] + 1:>10}  " + "  ".join(f"{v:>10.4g}" for v in means) + f"  {kept / 2**20:>6.2f} MiB"
+        )
+    for name in ("forgetting", "backward_transfer"):
+        lines.append(f"{name.replace('_', ' ')}: " + ", ".join(f"{m} {found['summary'][m][name]:.4g}" for m in metrics))
+    return "\n".join(lines)
