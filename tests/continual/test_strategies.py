@@ -117,14 +117,14 @@ def test_path_integral_is_the_fall_of_the_loss():
         path = PathIntegral(model, penalty)
         path.begin()
         whole, mean = Batch(data.x), model.generative.mean
-        before = float(loss(model, whole))
+        before = loss(model, whole).item()
         for step in range(2000):
             mean.grad = torch.autograd.grad(loss(model, whole), mean)[0] + penalty.gradients(model)[0]
             path.before_update(step)
             with torch.no_grad():
                 mean -= 1e-3 * mean.grad
             path.after_update(step)
-        fall = before - float(loss(model, whole))
+        fall = before - loss(model, whole).item()
         assert fall > 0.5
         assert float(path.path.tensors[0].sum()) == pytest.approx(fall, rel=5e-3)
         moved = mean.detach().square() + 0.1
