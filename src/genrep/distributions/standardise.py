@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from genrep.collective import averaged
 from genrep.contracts import Domain
 from genrep.nets.codebook import Codebook
 
@@ -35,10 +35,7 @@ class StandardUnits(Domain):
         if not self.training:
             return
         values = z.detach().movedim(1, -1).flatten(0, -2)
-        moments = torch.stack([values.mean(0), values.square().mean(0)])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(moments)
-            moments = moments / dist.get_world_size()
+        moments = averaged(torch.stack([values.mean(0), values.square().mean(0)]))
         self.passes += 1
         rate = (1 / self.passes).clamp_min(_RATE)
         self.mean.lerp_(moments[0], rate)

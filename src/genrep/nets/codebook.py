@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genrep.collective import from_first, summed
 from genrep.nets.levels import level_of
 from genrep.nets.raster import Raster, Walk
 
@@ -69,7 +69,7 @@ class Codebook(nn.Module):
         self._replace_rare(flat)
         chosen = F.one_hot(self.codes(z).flatten(), self.size).to(flat)
         with torch.autocast(z.device.type, enabled=False):
-            sums = _over_ranks(torch.cat([chosen.sum(0)[:, None], chosen.T @ flat], 1))
+            sums = summed(torch.cat([chosen.sum(0)[:, None], chosen.T @ flat], 1))
         counts, sums = sums[:, 0], sums[:, 1:]
         share = counts / counts.sum()
         self.frequency.lerp_(share, 1 - self.decay)
@@ -80,25 +80,9 @@ class Codebook(nn.Module):
 
     def _replace_rare(self, flat: Tensor) -> None:
         rare = self.frequency < self.revive / self.size
-        drawn = _from_first(flat[torch.randint(len(flat), (self.size,), device=flat.device)])
+        drawn = from_first(flat[torch.randint(len(flat), (self.size,), device=flat.device)])
         self.vectors.copy_(torch.where(rare[:, None], drawn, self.vectors))
         self.frequency.masked_fill_(rare, 1 / self.size)
-
-
-def _together() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _over_ranks(value: Tensor) -> Tensor:
-    if _together():
-        dist.all_reduce(value)
-    return value
-
-
-def _from_first(value: Tensor) -> Tensor:
-    if _together():
-        dist.broadcast(value, 0)
-    return value
 
 
 class Embedded(Raster):

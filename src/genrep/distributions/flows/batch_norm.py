@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from genrep.collective import averaged
 from genrep.distributions.flows.bijection import Bijection, Mapped
 from genrep.distributions.flows.elementwise import bounded
 from genrep.distributions.flows.normalise import shared_dimensions
@@ -54,10 +54,7 @@ class BatchNorm(Bijection):
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, variance: Tensor) -> None:
-        moments = torch.stack([mean, variance + mean.square()]).to(self.mean.dtype)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(moments)
-            moments /= torch.distributed.get_world_size()
+        moments = averaged(torch.stack([mean, variance + mean.square()]).to(self.mean.dtype))
         self.mean.lerp_(moments[0], self.momentum)
         self.variance.lerp_((moments[1] - moments[0].square()).clamp_min(0), self.momentum)
 

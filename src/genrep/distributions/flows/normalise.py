@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from genrep.collective import averaged
 from genrep.distributions.flows.bijection import Bijection, Mapped
 from genrep.distributions.flows.elementwise import bounded
 
@@ -55,10 +55,7 @@ class ActNorm(Bijection):
     def _start(self, x: Tensor) -> None:
         if not self.started:
             shared = shared_dimensions(tuple(self.mean.shape), x)
-            moments = torch.stack([x.double().mean(shared), x.double().square().mean(shared)])
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(moments)
-                moments /= torch.distributed.get_world_size()
+            moments = averaged(torch.stack([x.double().mean(shared), x.double().square().mean(shared)]))
             mean = moments[0].view(self.mean.shape)
             variance = (moments[1].view(self.mean.shape) - mean.square()).clamp_min(1e-6)
             self.mean.copy_(mean)
