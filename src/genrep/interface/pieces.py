@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from genrep import data as data_sets
 from genrep import storage
 from genrep.contracts import Model
 from genrep.data.splits import Splits
@@ -15,6 +16,11 @@ from genrep.interface import runs
 from genrep.interface.compare import train_row
 from genrep.interface.variants import Variant, variants
 from genrep.naming import file_name
+
+
+def rows_of(said: Mapping[str, Any]) -> tuple[list[Variant], Splits]:
+    """The rows of an experiment, and its data."""
+    return variants(said["models"]), data_sets.load(said["data"], label=said.get("label"))
 
 
 def trained(
@@ -27,8 +33,14 @@ def trained(
     progress: bool,
     **settings: Any,
 ) -> Model:
-    """A variant trained as in `genrep compare`; a run that was cut off goes on, one that is done is loaded."""
+    """A variant trained as in `genrep compare`; a run that was cut off goes on, one that is done is loaded.
+
+    `settings` are for all rows alike, but a model of several players keeps its own learning rates.
+    """
     row = said if isinstance(said, Variant) else variants([said])[0]
+    objectives: Any = row.build(splits.spec).objectives
+    if any(objective.turns != ("model",) for objective in objectives):
+        settings.pop("lr", None)
     train_row(row, splits, folder, steps=steps, seed=seed, progress=progress, **settings)
     return runs.load(folder / row.folder)
 
@@ -60,3 +72,12 @@ def cell(found: Mapping[str, float] | None, digits: int = 3, percent: str = "") 
     if percent:
         return f"{100 * found['value']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
     return f"{found['value']:.{digits}g} [{found['low']:.{digits}g}, {found['high']:.{digits}g}]"
+
+
+def pm(value: float, error: float, digits: int = 2) -> str:
+    """A number and its standard error, as tables print it.
+
+    >>> pm(1.234, 0.05)
+    '1.23 ± 0.05'
+    """
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

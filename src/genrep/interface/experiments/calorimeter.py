@@ -22,7 +22,7 @@ from genrep.data.shower_model import CONDITIONS, simulate
 from genrep.data.splits import Splits
 from genrep.evaluation.calorimeter import channel_error, channel_wasserstein, channels
 from genrep.evaluation.figures import COLOURS
-from genrep.interface.rows import kept, pm, rows_of, trained
+from genrep.interface.pieces import kept, pm, rows_of, trained
 
 NEEDED = ("data", "models")
 KEYS = ("models", "settings", "label")
@@ -44,9 +44,9 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
         found["the simulator again"] = again
     for row in rows:
         model = trained(
-            row, splits, folder, steps=how["steps"], seed=seed, progress=progress, settings=said.get("settings", {})
+            row, splits, folder, steps=how["steps"], seed=seed, progress=progress, **said.get("settings", {})
         )
-        found[row.label] = kept(folder, row, lambda m=model: _drawn(m, y, truth, energy, seed))
+        found[row.label] = kept(folder, row.label, lambda m=model: _drawn(m, y, truth, energy, seed))
     figure = _figure(found, folder / "response.png")
     return {
         "protocol": f"{how['steps']} updates a row; one shower for each of {len(x)} test particles; channels in "

@@ -23,7 +23,7 @@ from genrep.evaluation.features import Extractor
 from genrep.evaluation.frechet import frechet_distance, plug_in
 from genrep.evaluation.report import as_json, revived
 from genrep.interface.latent import classes_figure
-from genrep.interface.rows import kept, pm, rows_of, trained
+from genrep.interface.pieces import kept, pm, rows_of, trained
 from genrep.interface.samples import save_samples
 from genrep.interface.variants import Variant
 from genrep.naming import choose
@@ -47,9 +47,9 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     pictures: dict[str, str] = {}
     for row in rows:
         model = trained(
-            row, splits, folder, steps=how["steps"], seed=seed, progress=progress, settings=said.get("settings", {})
+            row, splits, folder, steps=how["steps"], seed=seed, progress=progress, **said.get("settings", {})
         )
-        found[row.label] = kept(folder, row, lambda m=model: _sampled(m, y, reference, chosen, n, seed))
+        found[row.label] = kept(folder, row.label, lambda m=model: _sampled(m, y, reference, chosen, n, seed))
         if said.get("show", True):
             pictures[row.label] = str(_picture(model, splits, folder / f"{row.folder}.png", seed).relative_to(folder))
     if said.get("latent"):

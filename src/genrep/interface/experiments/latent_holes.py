@@ -13,7 +13,7 @@ from genrep.contracts import Model
 from genrep.data.splits import Splits
 from genrep.evaluation.holes import find_holes
 from genrep.interface.latent import holes_figure
-from genrep.interface.rows import kept, pm, rows_of, trained
+from genrep.interface.pieces import kept, pm, rows_of, trained
 
 NEEDED = ("data", "models")
 KEYS = ("models", "settings", "label")
@@ -25,10 +25,10 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     lines, pictures, draws = [], {}, how.get("draws", 5000)
     for row in rows:
         model = trained(
-            row, splits, folder, steps=how["steps"], seed=seed, progress=progress, settings=said.get("settings", {})
+            row, splits, folder, steps=how["steps"], seed=seed, progress=progress, **said.get("settings", {})
         )
         path = folder / f"{row.folder}.png"
-        found = kept(folder, row, lambda m=model, p=path: _measured(m, splits, draws, seed, p))
+        found = kept(folder, row.label, lambda m=model, p=path: _measured(m, splits, draws, seed, p))
         lines.append([row.label, *(pm(*found[k], digits=3) for k in ("mass", "region", "divergence"))])
         pictures[row.label] = path.name
     return {

@@ -20,7 +20,7 @@ from genrep.data.splits import Splits
 from genrep.evaluation.disentanglement import dci
 from genrep.evaluation.features import examples
 from genrep.evaluation.probe import probe
-from genrep.interface.rows import kept, pm, rows_of, trained
+from genrep.interface.pieces import kept, pm, rows_of, trained
 from genrep.naming import choose
 
 NEEDED = ("data", "models", "read")
@@ -40,9 +40,9 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     lines = []
     for row in rows:
         model = trained(
-            row, splits, folder, steps=how["steps"], seed=seed, progress=progress, settings=said.get("settings", {})
+            row, splits, folder, steps=how["steps"], seed=seed, progress=progress, **said.get("settings", {})
         )
-        found = kept(folder, row, lambda m=model: _read(read, m, splits, how, seed))
+        found = kept(folder, row.label, lambda m=model: _read(read, m, splits, how, seed))
         lines.append([row.label, *(pm(*found[k], digits=3) for k in _COLUMNS[read])])
     what = {
         "probe": "accuracy of a logistic regression and of nearest neighbours on the codes",
