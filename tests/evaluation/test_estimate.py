@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genrep.evaluation.arrays import features, group_of, pair, square_distances
-from genrep.evaluation.estimate import difference, estimate, jackknifed, null_check
+from genrep.evaluation.estimate import difference, estimate, jackknifed, null_check, proportion
 from genrep.evaluation.frechet import frechet_distance
 from genrep.evaluation.kernel import kernel_distance
 
@@ -74,3 +74,13 @@ def test_square_distances_in_blocks():
     a, b = (torch.randn(n, 5, dtype=torch.float64, generator=g) for n in (7, 4))
     found = torch.cat([d.clone() for _, d in square_distances(a, b, block=3)])
     torch.testing.assert_close(found, torch.cdist(a, b) ** 2)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 7), (3, 7), (90, 100), (7, 7)])
+def test_interval_of_a_proportion_is_what_the_score_test_would_not_reject(hits, count):
+    """At both ends of Wilson's interval (share - p)^2 = z^2 p (1 - p) / N; both lie in [0, 1]."""
+    found = proportion(hits / count, count, n=(count, 0))
+    for p in found.interval[:2]:
+        assert -1e-12 <= p <= 1 + 1e-12
+        assert (found.value - p) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / count, abs=1e-6)
+    assert found.interval[1] - found.interval[0] > 0.1

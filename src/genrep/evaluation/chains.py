@@ -33,7 +33,7 @@ def same_shape(model: Model, x: Tensor, name: str) -> Tensor:
     if tuple(x.shape[1:]) != model.data.shape:
         raise ValueError(
             f"Expected foreign data of shape {model.data.shape}, as the model's, got {tuple(x.shape[1:])} from {name}: "
-            "choose another set, or resize it (--shape in genrep data)."
+            "choose another set, or give one of that shape: genrep.data.load(name, shape=...)."
         )
     return model.check(x)
 

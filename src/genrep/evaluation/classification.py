@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genrep.contracts import Model, evaluating
 from genrep.data.splits import Splits
-from genrep.evaluation.estimate import Estimate, estimate
+from genrep.evaluation.estimate import Estimate, proportion
 
 _BATCH = 256
 
@@ -52,14 +52,14 @@ def classify(model: Model, splits: Splits, split: str = "test", *, examples: int
 
 
 def accuracy(right: Tensor, protocol: Mapping[str, Any] | None = None) -> Estimate:
-    """Share of the right ones (N,) bool, with the binomial standard error sqrt(p (1 - p) / N).
+    """Share of the right ones (N,) bool, as a `proportion`.
 
     >>> found = accuracy(torch.tensor([True] * 90 + [False] * 10))
     >>> found.value, round(found.standard_error, 3)
     (0.9, 0.03)
     """
     p, n = float(right.double().mean()), len(right)
-    return estimate(p, (p * (1 - p) / n) ** 0.5, n=(n, 0), protocol=protocol, metric="accuracy")
+    return proportion(p, n, n=(n, 0), protocol=protocol, metric="accuracy")
 
 
 def check_fits(model: Model, splits: Splits) -> None:

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from genrep.evaluation.arrays import Array, features, group_of, square_distances
-from genrep.evaluation.estimate import Estimate, estimate, jackknifed
+from genrep.evaluation.estimate import Estimate, estimate, jackknifed, proportion
 
 
 def trustworthiness(
@@ -80,8 +80,7 @@ def clustering_accuracy(
     table = contingency(labels, clusters).cpu().numpy()
     i, j = linear_sum_assignment(table, maximize=True)
     n, share = len(labels), float(table[i, j].sum()) / len(labels)
-    error = (share * (1 - share) / n) ** 0.5
-    return estimate(share, error, n=(n, 0), protocol=protocol, level=level, metric="clustering accuracy")
+    return proportion(share, n, n=(n, 0), protocol=protocol, level=level, metric="clustering accuracy")
 
 
 def normalised_mutual_information(

@@ -73,6 +73,32 @@ def estimate(
     )
 
 
+def proportion(
+    share: float,
+    count: int,
+    *,
+    n: tuple[int, int],
+    protocol: Mapping[str, Any] | None = None,
+    level: float = 0.95,
+    **stated: Any,
+) -> Estimate:
+    """A share p of `count` independent cases, with the binomial standard error sqrt(p (1 - p) / N).
+
+    The interval is Wilson's (1927): (p + z^2 / 2N -+ z sqrt(p (1 - p) / N + z^2 / 4N^2)) / (1 + z^2 / N), the p that a
+    test of size 1 - level would not reject. It stays inside [0, 1], and is no point where all cases agree.
+
+    >>> tuple(round(x, 3) for x in proportion(1.0, 10, n=(10, 0)).interval)
+    (0.722, 1.0, 0.95)
+    """
+    z2 = float(stats.norm.ppf((1 + level) / 2)) ** 2
+    middle, scale = share + z2 / (2 * count), 1 + z2 / count
+    half = math.sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2)
+    plain = estimate(
+        share, math.sqrt(share * (1 - share) / count), n=n, protocol=protocol, level=level, interval="Wilson", **stated
+    )
+    return plain._replace(interval=((middle - half) / scale, (middle + half) / scale, level))
+
+
 def _version() -> str:
     try:
         return metadata.version("genrep")

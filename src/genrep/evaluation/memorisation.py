@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from genrep.evaluation.arrays import Array, features, square_distances
-from genrep.evaluation.estimate import Estimate, estimate
+from genrep.evaluation.estimate import Estimate, estimate, proportion
 
 
 class Nearest(NamedTuple):
@@ -145,9 +145,9 @@ def authenticity(
     ours, theirs = authentic(fake), authentic(held)
     share, n = float(ours.double().mean()), len(ours)
     copies, total = int((~ours).sum()), int((~ours).sum() + (~theirs).sum())
-    found = estimate(
+    found = proportion(
         share,
-        math.sqrt(share * (1 - share) / n),
+        n,
         n=(len(held), n),
         protocol=protocol,
         level=level,

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from genrep.evaluation.arrays import Array, features, group_of
-from genrep.evaluation.estimate import Estimate, estimate, jackknifed
+from genrep.evaluation.estimate import Estimate, jackknifed, proportion
 from genrep.evaluation.logistic import basis, logistic
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the logistic probe
@@ -55,7 +55,7 @@ def probe(
     stated = {"metric": "accuracy" if classes else "R2", "reader": reader, "chosen": fitted.chosen, "seed": seed}
     if classes:
         right = float((predicted == t).mean())
-        return estimate(right, (right * (1 - right) / len(t)) ** 0.5, n=n, protocol=protocol, level=level, **stated)
+        return proportion(right, len(t), n=n, protocol=protocol, level=level, **stated)
     group = group_of(len(t), min(20, len(t) // 2), seed).numpy()
     replicates = [_r2(t[group != g], predicted[group != g]) for g in range(group.max() + 1)]
     return jackknifed(_r2(t, predicted), replicates, n=n, protocol=protocol, level=level, **stated)

@@ -11,6 +11,7 @@ from genrep import data as data_sets
 from genrep import storage
 from genrep.contracts import Model
 from genrep.data.splits import Splits
+from genrep.evaluation.classification import classify
 from genrep.evaluation.estimate import Estimate
 from genrep.interface import runs
 from genrep.interface.compare import train_row
@@ -51,6 +52,13 @@ def kept(folder: Path, name: str, make: Callable[[], Any]) -> Any:
     if not path.exists():
         storage.write_json(path, make())
     return json.loads(path.read_text(encoding="utf8"))
+
+
+def accuracy_of(model: Model, splits: Splits) -> dict[str, float]:
+    """Of the model's classifier on the test split, as a piece keeps it."""
+    found = classify(model, splits).accuracy
+    assert found is not None
+    return brief(found)
 
 
 def brief(found: Estimate) -> dict[str, float]:

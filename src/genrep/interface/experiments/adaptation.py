@@ -15,10 +15,9 @@ from typing import Any
 from genrep import data as data_sets
 from genrep.contracts import Model
 from genrep.data.splits import Splits
-from genrep.evaluation.classification import classify
 from genrep.interface import folders, runs
 from genrep.interface.adapt import adapt
-from genrep.interface.pieces import brief, cell, kept, trained
+from genrep.interface.pieces import accuracy_of, cell, kept, trained
 
 NEEDED = ("pairs", "models")
 KEYS = ("pairs", "models", "settings")
@@ -44,7 +43,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
         best = plain({"label": "target", **classifier}, target, place)
         moved = _adapted(place, target, how["adapt_steps"], seed=seed, progress=progress, **settings)
         models = {"classifier": one, "joint": two, "adapted": moved, "target": best}
-        found = [kept(place, f"{k} accuracy", partial(_accuracy, m, target)) for k, m in models.items()]
+        found = [kept(place, f"{k} accuracy", partial(accuracy_of, m, target)) for k, m in models.items()]
         title = f"{pair['source']} to {pair['target']}"
         rows.append([title, *[cell(f, percent="%") for f in found], pair.get("published", "")])
     protocol = (
@@ -65,9 +64,3 @@ def _adapted(place: Path, target: Splits, steps: int, *, seed: int, progress: bo
                      **settings).trained.model  # fmt: skip
     runs.resume(run, steps=steps, data=target, samples=0, progress=progress)
     return runs.load(run)
-
-
-def _accuracy(model: Model, splits: Splits) -> dict[str, float]:
-    found = classify(model, splits).accuracy
-    assert found is not None
-    return brief(found)

@@ -17,11 +17,11 @@ from genrep import data as data_sets
 from genrep.applications.counterfactuals import NOISE, counterfactuals, others
 from genrep.contracts import Model
 from genrep.data.splits import Splits
-from genrep.evaluation.classification import accuracy, classify
+from genrep.evaluation.classification import accuracy
 from genrep.evaluation.estimate import estimate
 from genrep.evaluation.features import examples
 from genrep.interface.pictures import counterfactual_picture
-from genrep.interface.pieces import brief, cell, kept, trained
+from genrep.interface.pieces import accuracy_of, brief, cell, kept, trained
 
 NEEDED = ("data", "model", "scales")
 KEYS = ("label", "model", "scales", "shown", "noise", "settings")
@@ -34,7 +34,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     settings = {**said.get("settings", {}), **how.get("settings", {})}
     row = {"label": "joint", "model": "joint_diffusion", **how.get("options", {}), **said["model"]}
     model = trained(row, splits, folder, steps=how["steps"], seed=seed, progress=progress, **settings)
-    right = kept(folder, "accuracy", partial(_accuracy, model, splits))
+    right = kept(folder, "accuracy", partial(accuracy_of, model, splits))
     rows, noise, pictures = [], said.get("noise", NOISE), {}
     for guidance, scale in ((g, s) for g, scales in said["scales"].items() for s in scales):
         measure = partial(_changes, model, splits, how["examples"], noise, guidance, scale, seed)
@@ -57,12 +57,6 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
         f"themselves. Seed {seed}, [ ] 95 % intervals."
     )
     return {"protocol": protocol, "columns": COLUMNS, "rows": rows, "pictures": pictures}
-
-
-def _accuracy(model: Model, splits: Splits) -> dict[str, float]:
-    found = classify(model, splits).accuracy
-    assert found is not None
-    return brief(found)
 
 
 def _changes(

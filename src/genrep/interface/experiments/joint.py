@@ -18,12 +18,11 @@ import torch
 from genrep import data as data_sets
 from genrep.contracts import Model
 from genrep.data.splits import Splits
-from genrep.evaluation.classification import classify
 from genrep.evaluation.coverage import prdc
 from genrep.evaluation.extractors import extractor
 from genrep.evaluation.features import Extractor, examples
 from genrep.evaluation.frechet import frechet_distance
-from genrep.interface.pieces import brief, cell, kept, trained
+from genrep.interface.pieces import accuracy_of, brief, cell, kept, trained
 from genrep.interface.variants import sized, variants
 
 NEEDED = ("data", "models")
@@ -42,7 +41,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
         model = trained(row, splits, folder, steps=how["steps"], seed=seed, progress=progress, **settings)
         found = {}
         if "classify" in model.capabilities and row.options.get("weight", 1) > 0:
-            found["accuracy"] = kept(folder, f"{row.label} accuracy", partial(_accuracy, model, splits))
+            found["accuracy"] = kept(folder, f"{row.label} accuracy", partial(accuracy_of, model, splits))
         if row.options.get("diffusion", 1) > 0:
             found |= kept(folder, f"{row.label} samples", partial(measure, model, {}, folder / f"{row.folder}.png"))
             pictures[row.label] = f"{row.folder}.png"
@@ -60,12 +59,6 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
         f"{features.hash}, seed {seed}. [ ]: 95 % intervals."
     )
     return {"protocol": protocol, "columns": COLUMNS, "rows": rows, "pictures": pictures}
-
-
-def _accuracy(model: Model, splits: Splits) -> dict[str, float]:
-    found = classify(model, splits).accuracy
-    assert found is not None
-    return brief(found)
 
 
 def _quality(

@@ -18,10 +18,9 @@ from genrep import data as data_sets
 from genrep.contracts import Model, evaluating
 from genrep.data.batches import InMemory
 from genrep.data.splits import Splits
-from genrep.evaluation.classification import classify
 from genrep.evaluation.features import examples
 from genrep.evaluation.probe import probe
-from genrep.interface.pieces import brief, cell, kept, trained
+from genrep.interface.pieces import accuracy_of, brief, cell, kept, trained
 from genrep.interface.variants import Variant, sized, variants
 
 NEEDED = ("data", "models", "shares")
@@ -41,7 +40,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
             data = _labelled_only(some) if row.options.get("diffusion", 1) == 0 else some
             small = min(settings["batch"], len(data.train))
             model = plain(row, data, place, **{**settings, "batch": small})
-            found[share] = kept(place, f"{row.label} accuracy", partial(_accuracy, model, whole))
+            found[share] = kept(place, f"{row.label} accuracy", partial(accuracy_of, model, whole))
     table = [
         [row.label, *[cell(found[s], percent="%") for s in said["shares"]], row.published]
         for row, found in rows.values()
@@ -65,12 +64,6 @@ def _labelled_only(splits: Splits) -> Splits:
     assert train.y is not None
     known = train.y >= 0
     return splits._replace(train=InMemory(train.x[known], train.y[known], train.spec))
-
-
-def _accuracy(model: Model, splits: Splits) -> dict[str, float]:
-    found = classify(model, splits).accuracy
-    assert found is not None
-    return brief(found)
 
 
 def _probed(
