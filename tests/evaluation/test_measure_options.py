@@ -104,3 +104,8 @@ def test_criticism_in_the_code_of_a_reference(digits):
     same = Extractor("same", "0", {}, lambda x: torch.zeros(len(x), 3))
     blind = Subject(s.model, digits, s.extractor, samples=120, examples=120, reference=same)
     assert measure(blind, ["criticism"], permutations=99)["criticism_p"].value == 1.0
+
+
+def test_options_of_annealing_without_annealing_are_refused(digits):
+    with pytest.raises(ValueError, match="add method=annealed"):
+        measure(digits, ["bits"], temperatures=5)

@@ -73,3 +73,15 @@ def test_command(tmp_path, capsys):
     assert main(["tails", "digits"]) == 2
     assert "table of real values" in capsys.readouterr().err
     assert main(["tails"]) == 2
+
+
+def test_a_column_without_a_tail_leaves_the_others(tmp_path, capsys):
+    g = torch.Generator().manual_seed(0)
+    rows = torch.stack([student(2, 900, g), torch.randint(0, 2, (900,), generator=g).double()], 1)
+    path = tmp_path / "t.csv"
+    path.write_text("wild,coin\n" + "\n".join(f"{a:.6f},{b:.1f}" for a, b in rows.tolist()))
+    assert main(["tails", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "heavy" in told
+    assert "none: " in told
+    assert told.rstrip().endswith(",0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -299,6 +299,7 @@ def measure(subject: Subject, metrics: Sequence[str] = USUAL, **options: Any) ->
         choose(name, METRICS, "metric")
     for option in options:
         choose(option, {o for name in metrics for o in options_of(name)}, f"option of {', '.join(metrics)}")
+    _check_annealing(metrics, options)
     found: dict[str, Estimate | str] = {}
     for name in metrics:
         try:
@@ -306,6 +307,15 @@ def measure(subject: Subject, metrics: Sequence[str] = USUAL, **options: Any) ->
         except Unsupported as reason:
             found[name] = str(reason)
     return found
+
+
+def _check_annealing(metrics: Sequence[str], options: Mapping[str, Any]) -> None:
+    """ValueError for options of annealed importance sampling where nothing is annealed."""
+    given = [name for name in ("temperatures", "leapfrog", "start") if name in options]
+    if given and options.get("method") != "annealed" and "bidirectional" not in metrics:
+        raise ValueError(
+            f"{', '.join(given)} are of annealed importance sampling: add method=annealed or the metric bidirectional."
+        )
 
 
 def null(splits: Splits, extractor: Extractor, *, examples: int = 2000, seed: int = 0) -> NullCheck:

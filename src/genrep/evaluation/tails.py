@@ -7,6 +7,7 @@ light tail (normal, exponential, bounded) none.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -59,12 +60,18 @@ def tail_index(x: Tensor, *, level: float = 0.95, protocol: dict[str, Any] | Non
 
 
 def tail_indices(x: Tensor, *, level: float = 0.95, protocol: dict[str, Any] | None = None) -> list[Tail]:
-    """Of every column of a table (N, D)."""
+    """Of every column of a table (N, D); a ValueError for one without a tail to measure says which."""
     if x.ndim != 2:
         raise ValueError(f"Expected a table (N, D), got shape {tuple(x.shape)}.")
-    return [tail_index(column, level=level, protocol=protocol) for column in x.T]
+    found = []
+    for i, column in enumerate(x.T):
+        try:
+            found.append(tail_index(column, level=level, protocol=protocol))
+        except ValueError as error:
+            raise ValueError(f"Column {i}: {error}") from error
+    return found
 
 
-def as_option(tails: list[Tail]) -> tuple[float, ...]:
+def as_option(tails: Sequence[Tail]) -> tuple[float, ...]:
     """What `tail_flow` takes: the index of each heavy column, at least 0.1, 0 for light ones."""
     return tuple(round(max(t.index.value, 0.1), 2) if t.heavy else 0.0 for t in tails)

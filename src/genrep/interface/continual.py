@@ -176,7 +176,7 @@ def _same(folder: Path, said: Mapping[str, Any]) -> None:
     if path.exists():
         held = yaml.safe_load(path.read_text(encoding="utf8"))
         differing = sorted(
-            f"{part}: {k}" for part in said for k in said[part] if said[part][k] != held.get(part, {}).get(k)
+            k.replace("_", " ") for part in said for k in said[part] if said[part][k] != held.get(part, {}).get(k)
         )
         if differing:
             raise ValueError(f"{folder} holds a run with another {', '.join(differing[:4])}: choose another --out.")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from genrep.data import load as load_data
 from genrep.evaluation.features import examples
-from genrep.evaluation.tails import as_option, tail_indices
+from genrep.evaluation.tails import Tail, as_option, tail_index
 from genrep.interface import show
 from genrep.interface.arguments import Parser
 
@@ -33,13 +33,22 @@ def tails(argv: list[str]) -> None:
         raise ValueError(f"Tails are those of a table of real values; {splits.name} has shape {splits.spec.shape}.")
     x, _ = examples(splits.train, _ROWS)
     columns = splits.about.get("columns") or [f"column {i}" for i in range(x.shape[1])]
-    measured = tail_indices(x, level=found.level)
-    table = Table("column", "tail", "index", "interval", "shape", box=None)
-    for column, tail in zip(columns, measured, strict=True):
-        low, high, _ = tail.index.interval
-        index = (f"{tail.index.value:.2f}", f"[{low:.2f}, {high:.2f}]") if tail.heavy else ("", "")
-        bottom, top, _ = tail.shape.interval
-        cells = ("heavy" if tail.heavy else "light", *index, f"[{bottom:.2f}, {top:.2f}]")
-        table.add_row(*map(escape, (column, *cells)))
+    table, option = Table("column", "tail", "index", "interval", "shape", box=None), []
+    for name_of, column in zip(columns, x.T, strict=True):
+        try:
+            tail = tail_index(column, level=found.level)
+        except ValueError as reason:  # the other columns may have tails
+            table.add_row(escape(name_of), f"none: {reason}")
+            option.append(0.0)
+            continue
+        table.add_row(*map(escape, (name_of, *_cells(tail))))
+        option += as_option([tail])
     show.console().print(table)
-    print(f"next:    genrep train tail_flow --data {name} --tails {','.join(f'{t:g}' for t in as_option(measured))}")
+    print(f"next:    genrep train tail_flow --data {name} --tails {','.join(f'{t:g}' for t in option)}")
+
+
+def _cells(tail: Tail) -> tuple[str, ...]:
+    """Heavy or light, the index of a heavy one with its interval, and the interval of the shape."""
+    (low, high, _), (bottom, top, _) = tail.index.interval, tail.shape.interval
+    index = (f"{tail.index.value:.2f}", f"[{low:.2f}, {high:.2f}]") if tail.heavy else ("", "")
+    return ("heavy" if tail.heavy else "light", *index, f"[{bottom:.2f}, {top:.2f}]")

@@ -47,7 +47,11 @@ def names(folder: Path) -> list[str]:
 
 def read(name: str, folder: Path) -> dict[str, Any]:
     """An experiment by name, checked; a ValueError says what its file lacks or has too much."""
-    path = folder / f"{choose(name, names(folder), 'experiment')}.yaml"
+    if not (there := names(folder)):
+        raise ValueError(
+            f"There are no experiments in {folder.absolute()}: run this in a copy of the project, or say --root."
+        )
+    path = folder / f"{choose(name, there, 'experiment')}.yaml"
     try:
         said = yaml.safe_load(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
