@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from genrep import storage
 from genrep.continual.scores import LOWER_IS_BETTER, Matrix
@@ -41,26 +43,45 @@ def masses(stream: Stream, path: str | os.PathLike[str]) -> None:
 
 def heat_map(matrix: Matrix, metric: str, path: str | os.PathLike[str]) -> None:
     """The lower-triangular matrix of one metric; bright is good."""
+    heat_maps({"": matrix}, metric, path)
+
+
+def heat_maps(matrices: Mapping[str, Matrix], metric: str, path: str | os.PathLike[str], *, across: int = 4) -> None:
+    """Lower-triangular matrices of one metric by title, in colours of one scale; bright is good."""
+    size, lower = max(map(len, matrices.values())), LOWER_IS_BETTER[metric]
+    values = np.concatenate([np.concatenate([np.asarray(row) for row in m]) for m in matrices.values()])
+    low, high = float(values.min()), float(values.max())
+    columns = min(across, len(matrices))
+    rows = -(-len(matrices) // columns)
+    figure = Figure(figsize=(1.6 + columns * (0.3 + 0.5 * size), rows * (1.2 + 0.45 * size)), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(matrices) :]:
+        axes.set_axis_off()
+    image = None
+    for axes, (title, matrix) in zip(panels, matrices.items(), strict=False):
+        image = _triangle(axes, matrix, (low, high), lower=lower)
+        axes.set_title(title, fontsize=9)
+    assert image is not None
+    figure.supxlabel("measured on task", fontsize=9)
+    figure.supylabel("after task", fontsize=9)
+    figure.colorbar(image, ax=panels, shrink=0.8, label=f"{metric} ({'lower' if lower else 'higher'} is better)")
+    _save(figure, path)
+
+
+def _triangle(axes: Axes, matrix: Matrix, limits: tuple[float, float], *, lower: bool) -> AxesImage:
     size = len(matrix)
     values = np.full((size, size), np.nan)
     for i, row in enumerate(matrix):
         values[i, : len(row)] = row
-    figure = Figure(figsize=(1.6 + 0.55 * size, 1.2 + 0.5 * size), layout="constrained")
-    axes = figure.add_subplot()
-    lower = LOWER_IS_BETTER[metric]
-    image = axes.imshow(values, cmap="viridis_r" if lower else "viridis")
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    image = axes.imshow(values, cmap="viridis_r" if lower else "viridis", vmin=limits[0], vmax=limits[1])
+    middle = sum(limits) / 2
     for i, row in enumerate(matrix):
         for j, value in enumerate(row):
             bright = (value < middle) == lower
             axes.text(j, i, f"{value:.3g}", ha="center", va="center", fontsize=7, color="black" if bright else "white")
     ticks = range(size)
     axes.set(xticks=ticks, yticks=ticks, xticklabels=[t + 1 for t in ticks], yticklabels=[t + 1 for t in ticks])
-    axes.set(
-        xlabel="measured on task", ylabel="after task", title=f"{metric} ({'lower' if lower else 'higher'} is better)"
-    )
-    figure.colorbar(image, ax=axes, shrink=0.8)
-    _save(figure, path)
+    return image
 
 
 def samples(

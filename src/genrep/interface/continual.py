@@ -31,9 +31,10 @@ class Source(NamedTuple):
     """Where tasks come from.
 
     Args:
-        data: A set, several of them for a sequence, or a folder with a folder per portion.
-        stream: class (classes one after the other), dirichlet (as published: equal sizes, part of the data unused),
-            dirichlet_all (all data), condition (bands of a value), sequence (sets one after the other), folders.
+        data: A set, several of them, or a folder with a folder per portion.
+        stream: class (classes one after the other, of several sets those of the first set first), dirichlet (as
+            published: equal sizes, part of the data unused), dirichlet_all (all data), condition (bands of a value),
+            sequence (sets one after the other), folders.
         tasks: How many; of a sequence or of folders as many as there are.
         alpha: Of a Dirichlet stream: the smaller, the fewer tasks hold a class.
         order: Of classes, for stream class.
@@ -62,19 +63,20 @@ def read(source: Source, seed: int = 0) -> tuple[Stream, Splits]:
     if source.stream == "folders":
         names = _portions(source.data)
     sets = [data_sets.load(name, **how) for name in names]
-    if source.stream in ("sequence", "folders"):
-        stream = streams.sequence(*sets)
-        return stream, streams.union(stream.tasks, stream.name)
-    if len(sets) != 1:
-        raise ValueError(
-            f"Stream {source.stream} cuts one data set into tasks, got {len(sets)}: choose stream=sequence."
-        )
+    if len(sets) == 1 and source.stream not in ("sequence", "folders"):
+        return _cut(source, sets[0], seed), sets[0]
+    stream = streams.sequence(*sets)
+    whole = streams.union(stream.tasks, stream.name)
+    return (stream if source.stream in ("sequence", "folders") else _cut(source, whole, seed)), whole
+
+
+def _cut(source: Source, splits: Splits, seed: int) -> Stream:
     if source.stream == "class":
-        return streams.class_incremental(sets[0], source.tasks, order=source.order), sets[0]
+        return streams.class_incremental(splits, source.tasks, order=source.order)
     if source.stream == "condition":
-        return streams.by_condition(sets[0], source.tasks, column=source.column), sets[0]
+        return streams.by_condition(splits, source.tasks, column=source.column)
     published = source.stream == "dirichlet"
-    return streams.dirichlet(sets[0], source.tasks, alpha=source.alpha, seed=seed, published=published), sets[0]
+    return streams.dirichlet(splits, source.tasks, alpha=source.alpha, seed=seed, published=published)
 
 
 def _portions(data: Sequence[str]) -> list[str]:

@@ -1,0 +1,67 @@
+"""The kind `continual`: rows of strategies on one stream, measured alike, kept where they were finished."""
+
+import copy
+
+import pytest
+
+from genrep.interface.continual import Source, read
+from genrep.interface.experiments import continual
+
+SAID = {
+    "data": "digits",
+    "stream": {"stream": "class", "tasks": 2},
+    "model": {"model": "vae", "latent": 3, "width": 8},
+    "strategies": [
+        "finetune",
+        "separate",
+        {"label": "half", "strategy": "replay", "share": 0.5, "published": "9 (Doe)"},
+    ],
+    "metrics": ["frechet"],
+    "features": "pca",
+    "ratio": [["half", "finetune"]],
+}
+HOW = {"steps": 4, "samples": 40, "examples": 40, "settings": {"batch": 16}}
+
+
+def test_rows_of_strategies(tmp_path):
+    found = continual.run(SAID, HOW, seed=0, folder=tmp_path, progress=False)
+    assert found["columns"] == [
+        "strategy", "frechet", "forgetting (frechet)", "backward transfer (frechet)", "forward transfer (frechet)",
+        "kept, MiB", "published",
+    ]  # fmt: skip
+    finetune, separate, half = found["rows"]
+    assert [finetune[0], separate[0], half[0]] == ["finetune", "separate", "half"]
+    assert float(separate[2]) == float(separate[3]) == 0  # models that nobody touches forget nothing
+    assert separate[4] == ""
+    assert finetune[4] != ""
+    assert float(separate[5]) == pytest.approx(2 * float(finetune[5]), rel=0.05)
+    assert half[6] == "9 (Doe)"
+    assert found["notes"][0].startswith("half / finetune = ")
+    for picture in found["pictures"].values():
+        assert (tmp_path / picture).is_file()
+    log = (tmp_path / "half" / "results.json").stat().st_mtime_ns
+    assert continual.run(SAID, HOW, seed=0, folder=tmp_path, progress=False) == found
+    assert (tmp_path / "half" / "results.json").stat().st_mtime_ns == log
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategies": ["finetune", {"strategy": "replay", "label": "finetune"}]}, "labels that differ"),
+        ({"strategies": ["replai"]}, "Did you mean .replay."),
+        ({"strategies": [{"strategy": "replay", "size": 4}]}, "option of replay"),
+        ({"model": "vaee"}, "Did you mean .vae."),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        continual.run({**copy.deepcopy(SAID), **change}, HOW, seed=0, folder=tmp_path, progress=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_classes_of_several_sets_are_cut_together():
+    once, twice = (read(Source(data=("digits",) * n, stream="class", tasks=5))[0] for n in (1, 2))
+    assert twice.spec.classes == 10  # what bears one name is one class
+    for one, two in zip(once.tasks, twice.tasks, strict=True):
+        assert sorted(set(two.train.y.tolist())) == sorted(set(one.train.y.tolist()))
+        assert len(two.train) == 2 * len(one.train)
