@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from genrep.continual import pictures, strategies
 from genrep.continual.scores import LOWER_IS_BETTER, forward_transfer
@@ -91,7 +91,7 @@ def _row(said: str | Mapping[str, Any], model: str | Mapping[str, Any]) -> Row:
         name,
         options,
         variants([given.get("model", model)])[0],
-        given.get("told", "auto"),
+        choose(given.get("told", "auto"), get_args(runs.Told), "value of told"),  # pyright: ignore[reportArgumentType]
         str(given.get("published", "")),
     )
 
