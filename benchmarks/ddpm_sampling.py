@@ -26,8 +26,8 @@ from genrep.evaluation.frechet import frechet_distance
 from genrep.models import build
 
 SAMPLES = int(os.environ.get("GENREP_SAMPLES", "1000"))
-STEPS = int(os.environ.get("GENREP_STEPS", "1500"))
-MODEL = {"width": 28, "timesteps": 250}
+STEPS = int(os.environ.get("GENREP_STEPS", "1200"))
+MODEL = {"width": 16, "timesteps": 250}
 CANDIDATES: tuple[dict[str, Any], ...] = (
     {"sampler": "dpm_solver", "evaluations": 20},
     {"sampler": "dpm_solver_sde", "evaluations": 20},
@@ -76,7 +76,7 @@ def trained(splits: Any) -> genrep.Model:
         return genrep.load(folder)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "run"
-        how = {"lr": 2e-3, "schedule": "cosine", "channels_last": "no", "samples": 0, "progress": False}
+        how = {"batch": 64, "lr": 2e-3, "schedule": "cosine", "channels_last": "no", "samples": 0, "progress": False}
         return genrep.fit("ddpm", splits, steps=STEPS, out=out, options=MODEL, **how)
 
 
