@@ -30,9 +30,9 @@ CASES = {
         [["plain", True], ["joint", True], ["diffusion alone, linear probe", True]],
     ),
     "adaptation": (
-        {"models": {"joint": {}, "classifier": {"diffusion": 0.0}}, "pairs": [{"source": "usps", "target": "mnist_m"}]},
+        {"models": {"joint": {}, "classifier": {"diffusion": 0.0}}, "pairs": [{"source": "digits", "target": "digits"}]},
         {"adapt_steps": 2, "shape": [1, 8, 8]},
-        [["usps to mnist_m", True]],
+        [["digits to digits", True]],
     ),
     "counterfactuals": (
         {
