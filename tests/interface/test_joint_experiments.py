@@ -30,7 +30,10 @@ CASES = {
         [["plain", True], ["joint", True], ["diffusion alone, linear probe", True]],
     ),
     "adaptation": (
-        {"models": {"joint": {}, "classifier": {"diffusion": 0.0}}, "pairs": [{"source": "digits", "target": "digits"}]},
+        {
+            "models": {"joint": {}, "classifier": {"diffusion": 0.0}},
+            "pairs": [{"source": "digits", "target": "digits"}],
+        },
         {"adapt_steps": 2, "shape": [1, 8, 8]},
         [["digits to digits", True]],
     ),
