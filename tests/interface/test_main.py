@@ -288,9 +288,11 @@ def test_data_shows_a_set_and_draws_its_sheet(tmp_path, capsys):
 
 def test_compare_and_evaluate_hand_over_what_was_asked(monkeypatch, tmp_path, capsys):
     seen = {}
-    monkeypatch.setitem(vars(genrep), "compare", lambda *a, **k: seen.update(compare=(a, k)))
+    report = {"models": {"vae": {"training": {"steps": 7}, "metrics": {}}}}
+    monkeypatch.setitem(vars(genrep), "compare", lambda *a, **k: seen.update(compare=(a, k)) or report)
     line = "compare --data digits --models vae,vae --seconds 5 --out there --seed 3 --precision float32"
     assert main(line.split()) == 0
+    assert capsys.readouterr().out == "model  vae\nsteps  7\n\nreport: there/report.html\n"
     positional, named = seen["compare"]
     assert positional == (("vae", "vae"), "digits")
     assert named == {

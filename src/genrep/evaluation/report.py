@@ -168,6 +168,15 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def text(report: Mapping[str, Any]) -> str:
+    """The table for a terminal: a column for each model."""
+    titles, rows = table(report)
+    columns = [titles, *rows]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
 class Pair(NamedTuple):
     """A difference between two models, first minus second, and its p-value after Holm's correction."""
 

@@ -8,7 +8,8 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, NoReturn
 
 from docstring_parser import DocstringStyle, parse
@@ -219,7 +220,16 @@ def summary(documented: Any) -> str:
     return re.split(r"\n\s*(?:Args|Raises|Returns):", inspect.getdoc(documented) or "")[0].strip()
 
 
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """For commands that go on where they were cut when they are called again: Ctrl-C says so."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("Stopped. The same command again goes on where this was cut.") from error
+
+
 __all__ = [
     "DATA", "DEVICE", "SEED", "Namespace", "Parser", "chosen", "given", "helps", "keyword_options", "number",
-    "readable", "run_of", "summary", "value_of",
+    "readable", "repeatable", "run_of", "summary", "value_of",
 ]  # fmt: skip

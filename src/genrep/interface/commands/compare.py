@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Literal
 
 import genrep
 from genrep.evaluation.features import ExtractorName
+from genrep.evaluation.report import text
 from genrep.interface import arguments, config
 from genrep.interface.arguments import Parser
 from genrep.interface.variants import variants
@@ -39,7 +41,9 @@ def compare(argv: list[str]) -> None:
     if (found.seconds is None) == (found.steps is None):
         raise ValueError("Give --seconds or --steps of training for each model, one of them.")
     how = arguments.chosen(found, _HANDED_ON)
-    genrep.compare(listed, found.data, metrics=found.metrics or None, **how)
+    with arguments.repeatable():
+        report = genrep.compare(listed, found.data, metrics=found.metrics or None, **how)
+    print(f"{text(report)}\n\nreport: {Path(found.out) / 'report.html'}")
 
 
 def _parser() -> Parser:

@@ -43,13 +43,14 @@ def continual(argv: list[str]) -> None:
         {k: getattr(found, f"{strategy}_{k}") for k in strategies.options(found.strategy)},
         found.told,
     )
-    results = runs.run(
-        chosen,
-        runs.Source(**arguments.chosen(found, runs.Source._fields)),
-        out=found.out,
-        settings=Settings(**arguments.chosen(found, _SETTINGS, keep_none=False)),
-        measured=runs.Measured(**arguments.chosen(found, runs.Measured._fields)),
-    )
+    with arguments.repeatable():
+        results = runs.run(
+            chosen,
+            runs.Source(**arguments.chosen(found, runs.Source._fields)),
+            out=found.out,
+            settings=Settings(**arguments.chosen(found, _SETTINGS, keep_none=False)),
+            measured=runs.Measured(**arguments.chosen(found, runs.Measured._fields)),
+        )
     print(f"{found.model}, {found.strategy}, {len(results['rows'])} tasks: {found.out}/results.json")
     print(runs.table(results))
 

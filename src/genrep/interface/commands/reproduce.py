@@ -7,7 +7,7 @@ from pathlib import Path
 
 import genrep
 from genrep.interface import experiments
-from genrep.interface.arguments import Parser
+from genrep.interface.arguments import Parser, repeatable
 
 
 def reproduce(argv: list[str]) -> None:
@@ -27,5 +27,7 @@ def reproduce(argv: list[str]) -> None:
             said = experiments.read(each, folder)
             print(f"{each:<20} {said['title']} ({', '.join(said['budgets'])})")
         return
-    for path in genrep.reproduce(name, budget=found.budget, root=found.root, out=found.out):
+    with repeatable():
+        written = genrep.reproduce(name, budget=found.budget, root=found.root, out=found.out)
+    for path in written:
         print(f"written: {path}")
