@@ -44,7 +44,7 @@ def setting(make=vae, stream=IMAGES):
 @pytest.mark.parametrize("name", names())
 def test_every_strategy_learns_a_stream_and_repeats_itself(name, tmp_path):
     """Cut between tasks and gone on, it is the same to the bit; what it keeps is counted."""
-    make, stream = (classifier, IMAGES) if name in ("lwf", "gdumb") else (told_vae, TOLD)
+    make, stream = (classifier, IMAGES) if name in ("lwf", "gdumb", "binplay") else (told_vae, TOLD)
     extra = {"size": 40} if name in ("gdumb", "buffer", "agem") else {}
 
     def strategy():

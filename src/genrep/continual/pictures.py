@@ -98,6 +98,18 @@ def samples(
         picture(torch.cat(rows), tasks[0].spec, columns=n).save(temporary, format="PNG")
 
 
+def recalled(strategy: Strategy, tasks: Sequence[Splits], path: str | os.PathLike[str], *, n: int = 12) -> None:
+    """Images of every task seen as the strategy itself recalls them, a row each, if it does."""
+    rows = [strategy.recalled(t, n) for t in range(len(tasks))]
+    found = [row.cpu() for row in rows if row is not None]
+    if not found:
+        return
+    n = min(map(len, found))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with storage.atomic(path) as temporary:
+        picture(torch.cat([row[:n] for row in found]), tasks[0].spec, columns=n).save(temporary, format="PNG")
+
+
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with storage.atomic(path) as temporary:

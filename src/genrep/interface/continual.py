@@ -218,6 +218,8 @@ class _Results:
             pictures.heat_map(self.matrix(metric), metric, self.folder / f"{metric}.png")
         if strategy.model_for(0).generative.can_sample and len(self.stream.spec.shape) == 3:
             pictures.samples(strategy, tasks, self.folder / "samples" / f"{task:03d}.png", seed=self.how.seed)
+        if len(self.stream.spec.shape) == 3:
+            pictures.recalled(strategy, tasks, self.folder / "recalled" / f"{task:03d}.png")
 
     def matrix(self, metric: str) -> list[list[float]]:
         return [[entry["value"] for entry in row["scores"][metric]] for row in self.found["rows"]]
