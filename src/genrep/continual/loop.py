@@ -11,8 +11,9 @@ out again, and all else is dropped: attributes, closures, buffers that were not 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,29 @@ def learn(
     if place is not None and (after := sorted(place.glob("after*.safetensors"))):
         done = len(after)
         storage.restore(strategy, storage.load(after[-1]).tensors, str(after[-1]))
+    steps = updates(settings.steps, [phase.share for phase in phases])
     for number in range(done, len(phases)):
         here = None if place is None else place / f"phase{number}"
-        _fit(phases[number], _settings(settings, phases[number], task, number), here, progress=progress)
+        how = dataclasses.replace(settings, steps=steps[number])
+        _fit(phases[number], _settings(how, phases[number], task, number), here, progress=progress)
         with seeded(phase_seed(settings.seed + 1, task, number)):
             phases[number].finish()
         if place is not None and number + 1 < len(phases):
             storage.save(place / f"after{number:03d}.safetensors", storage.state(strategy), {"phase": number})
+
+
+def updates(steps: int, shares: Sequence[float | None]) -> list[int]:
+    """The steps of each phase: all of them, or one and its share of what is left, so that shares add up to `steps`.
+
+    >>> updates(100, [None, 0.5, 0.5]), updates(10, [0.01, 0.49, 0.5])
+    ([100, 50, 50], [1, 5, 4])
+    """
+    shared = [share for share in shares if share is not None]
+    if len(shared) > steps:
+        raise ValueError(f"Expected at least {len(shared)} steps, one for each phase of a task, got {steps}.")
+    ends = [round((steps - len(shared)) * end / sum(shared)) for end in itertools.accumulate(shared)]
+    each = iter([1 + b - a for a, b in itertools.pairwise([0, *ends])])
+    return [steps if share is None else next(each) for share in shares]
 
 
 def _settings(settings: Settings, phase: Phase, task: int, number: int) -> Settings:
@@ -118,7 +135,8 @@ def run(
     Args:
         make: Builds the strategy, the same at every call.
         stream: The tasks.
-        settings: Of training, in every phase; its steps are those of a phase. Arithmetic that is left to be measured is
+        settings: Of training, in every phase; its steps are those of a phase, or of all phases of
+            a task that share them. Arithmetic that is left to be measured is
             float32, because a run that goes on must compute alike.
         folder: Where the run is kept, and from where it goes on if it was cut; None: nowhere.
         after: Called after each task with what survived (a new strategy), the task, and the bytes kept; again when a

@@ -44,6 +44,7 @@ class Phase(NamedTuple):
     start: Callable[[], None] = lambda: None
     finish: Callable[[], None] = lambda: None
     fit: Mapping[str, Any] = {}  # settings of training.fit, and its still, before_update, after_update
+    share: float | None = None  # of the steps of the task, among the phases that have one; None: all of them
 
 
 class Strategy(nn.Module, ABC):
@@ -61,6 +62,10 @@ class Strategy(nn.Module, ABC):
         """Pure: builds phases and changes nothing. A penalty is an objective added to the model's; replay is a Data
         around a Data.
         """
+
+    def recalled(self, task: int, n: int) -> Tensor | None:
+        """Up to n examples of a task that was learnt, as the data hold them, where it is not the model that draws."""
+        return None
 
     def model_for(self, task: int) -> Model:
         """The model that stands for a task that was learnt; the same for all, unless each has its own."""
