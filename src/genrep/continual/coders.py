@@ -64,17 +64,16 @@ class Taught(Objective):
             return self.inner(model, batch, player)
         memories = self.teacher[0]
         z, old = memories.coded(k)
-        terms = self.inner(model, _beside(model, batch, old), player)
+        terms = self.inner(model, _beside(batch, old), player)
         if player == "model":
             inside = Batch(model.domain.inward(old.x), old.y)
             terms |= self.lesson(model, z, inside, memories.model)
         return terms
 
 
-def _beside(model: Model, batch: Batch, old: Batch) -> Batch:
+def _beside(batch: Batch, old: Batch) -> Batch:
     """A batch whose first examples make room for old ones."""
-    x = batch.x[len(old.x) :]
-    x = torch.cat([x if model.data.levels is None else model.domain.inward(x), old.x])
+    x = torch.cat([batch.x[len(old.x) :], old.x.to(batch.x.dtype)])
     if batch.y is None:
         return Batch(x)
     y = batch.y[len(old.x) :]

@@ -204,6 +204,8 @@ class Unsupervised(Objective):
     In train mode it gathers new examples whose bound lies `deviations` below that of the last task.
     """
 
+    probation = 2**31  # with one component there is no label to learn, so its gradient may come late or never
+
     def __init__(self, prior: Components, weights: dict[str, float], deviations: float) -> None:
         self.terms = {"distortion": weights["distortion"], "rate": weights["rate"], "component": 1.0, "label": 1.0}
         super().__init__()
@@ -240,7 +242,7 @@ class Unsupervised(Objective):
         generative: Any = teacher.generative
         with torch.no_grad():
             k, z = generative.prior.draw(n, y)
-            x = generative.likelihood(z, y=y).mean
+            x = inside(model, Batch(teacher.domain.outward(generative.likelihood(z, y=y).mean)))
         found = bound(model, x, y, only=k)
         return {"distortion": found.distortion[:, 0], "rate": found.rate[:, 0], "label": -found.log_label[:, 0]}
 

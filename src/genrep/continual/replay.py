@@ -74,18 +74,23 @@ class Memories:
         return Batch(self.model.sample(n, condition=y, batch=max(n, 1), **self.how), y)
 
     @torch.no_grad()
-    def coded(self, n: int) -> tuple[Tensor, Batch]:
-        """z ~ p(z), and the means of the likelihood there: inside the domain, of real values as the data hold them."""
+    def pairs(self, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """z ~ p(z), the means of the likelihood there, inside the domain, and the labels."""
         y = self.model.condition(self.labels(n), n)
         generative: Any = self.model.generative
         prior = generative.prior(y=y)
         z = prior.sample() if prior.batch_shape else prior.sample((n,))
-        x = generative.likelihood(z, y=y).mean
-        return z, Batch(self.model.domain.outward(x) if self.model.data.levels is None else x, y)
+        return z, generative.likelihood(z, y=y).mean, y
+
+    def coded(self, n: int) -> tuple[Tensor, Batch]:
+        """z ~ p(z) and the means there as the data hold them, rounded to levels where there are some."""
+        z, x, y = self.pairs(n)
+        return z, Batch(self.model.domain.outward(x), y)
 
     def means(self, n: int) -> Batch:
-        """The means alone."""
-        return self.coded(n)[1]
+        """The means: inside the domain, of real values as the data hold them."""
+        _, x, y = self.pairs(n)
+        return Batch(self.model.domain.outward(x) if self.model.data.levels is None else x, y)
 
 
 def check_labels(model: Model, strategy: str) -> None:

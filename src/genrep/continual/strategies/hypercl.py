@@ -53,7 +53,7 @@ class Hyper(Strategy):
         return [Phase(view, lambda: data, start=held.start)]
 
 
-def hypercl(setting: Setting, *, weight: float = 1.0, code: int = 16, hidden: int = 64, chunk: int = 1000) -> Strategy:
+def hypercl(setting: Setting, *, weight: float = 0.1, code: int = 16, hidden: int = 64, chunk: int = 1000) -> Strategy:
     """HyperCL (von Oswald et al., 2020): a network writes the decoder of each task from a code that the task learns.
 
     L(x) + weight / t sum_{t' < t} |h(e_t') - h*(e_t')|^2 / 2, with h* the network as the task began.
