@@ -14,7 +14,6 @@ from genrep.continual.penalty import Slots
 from genrep.contracts import Batch, Model, Objective, Terms, Unsupported
 from genrep.distributions.basic import Gaussian, kl
 
-
 _FASTER = 10.0  # log s learns so many times as fast as m: importance must have been found when a task ends
 
 

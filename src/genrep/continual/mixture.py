@@ -140,14 +140,13 @@ class Bound(NamedTuple):
     log_label: Tensor
     mean: Tensor  # of q(z | x, k), (B, A, D)
 
-    def expected(self, each: Tensor) -> Tensor:
-        """sum_k q(k | x) of it, (B,)."""
-        return (self.log_label.exp() * each).sum(1)
-
-    @property
-    def component(self) -> Tensor:
-        """KL(q(k | x) || uniform over those in use), (B,)."""
-        return self.expected(self.log_label) + math.log(self.log_label.shape[1])
+    def terms(self, weights: Tensor) -> Terms:
+        """Means over components under weights (B, A), and sum_k w_k log w_k + log A, their divergence from uniform."""
+        return {
+            "distortion": (weights * self.distortion).sum(1),
+            "rate": (weights * self.rate).sum(1),
+            "component": math.log(weights.shape[1]) - torch.special.entr(weights).sum(1),
+        }
 
 
 def bound(model: Model, x: Tensor, y: Tensor | None, only: Tensor | None = None) -> Bound:
@@ -178,12 +177,14 @@ class Gathered(nn.Module):
     first: Tensor
     second: Tensor
     since: Tensor
+    newest: Tensor
 
     def __init__(self, prior: Components) -> None:
         super().__init__()
         k, d = prior.mean.shape
         for name, shape in (("count", ()), ("label", (k,)), ("first", (d,)), ("second", (d,)), ("since", ())):
             self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("newest", torch.full((), -1))
 
     def add(self, label: Tensor, z: Tensor) -> None:
         """q(k | x), (n, A), and codes (n, D)."""
@@ -192,24 +193,27 @@ class Gathered(nn.Module):
         self.first += z.sum(0)
         self.second += z.square().sum(0)
 
-    def clear(self) -> None:
+    def clear(self, newest: int = -1) -> None:
+        """Begin again; `newest`: the component that came into use just now."""
         for t in self.buffers():
             t.zero_()
+        self.newest.fill_(newest)
 
 
 class Unsupervised(Objective):
     """sum_k q(k | x) [-log p(x | z_k) + beta KL(q(z | x, k) || p(z | k))] + KL(q(k | x) || uniform).
 
     On draws of the teacher, whose component k is known, -log p(x | z_k) + beta KL_k - log q(k | x) (Rao et al., 2019).
-    In train mode it gathers new examples whose bound lies `deviations` below that of the last task.
+    In train mode it gathers new examples whose bound lies `deviations` below that of the last task; for `wait` updates
+    after a component came into use for them, they count as that component's, and its label is learnt.
     """
 
     probation = 2**31  # with one component there is no label to learn, so its gradient may come late or never
 
-    def __init__(self, prior: Components, weights: dict[str, float], deviations: float) -> None:
+    def __init__(self, prior: Components, weights: dict[str, float], deviations: float, wait: int) -> None:
         self.terms = {"distortion": weights["distortion"], "rate": weights["rate"], "component": 1.0, "label": 1.0}
         super().__init__()
-        self.gathered, self.deviations = Gathered(prior), deviations
+        self.gathered, self.deviations, self.wait = Gathered(prior), deviations, wait
         self.teacher: tuple[Model, Counts, float] | tuple[()] = ()
 
     def taught_by(self, model: Model, counts: Counts, share: float) -> None:
@@ -226,14 +230,23 @@ class Unsupervised(Objective):
 
     def _new(self, model: Model, x: Tensor, y: Tensor | None) -> Terms:
         found = bound(model, x, y)
-        terms = {
-            "distortion": found.expected(found.distortion),
-            "rate": found.expected(found.rate),
-            "component": found.component,
-        }
-        if self.training:
-            self._gather(model, found, terms)
-        return terms
+        terms = found.terms(found.log_label.exp())
+        if not self.training:
+            return terms
+        g, prior = self.gathered, cast(Components, model.generative.get_submodule("prior"))
+        g.since += 1
+        if not prior.spread > 0:  # before the second task nothing tells what is poor
+            return terms
+        with torch.no_grad():
+            value = -sum(self.weights[key] * t for key, t in terms.items())
+            poor = value < prior.level - self.deviations * prior.spread
+            best = found.log_label[poor].argmax(1)
+            g.add(found.log_label[poor].exp(), found.mean[poor, best])
+        if not 0 <= g.newest or g.since > self.wait:
+            return terms
+        newest = int(g.newest)  # it came into use for such examples, so for a while they are its own
+        own = {key: torch.where(poor, t, terms[key]) for key, t in found.terms(one_hot(newest, found)).items()}
+        return own | {"label": torch.where(poor, -found.log_label[:, newest], 0.0)}
 
     def _replayed(self, model: Model, n: int) -> Terms:
         assert self.teacher
@@ -246,16 +259,12 @@ class Unsupervised(Objective):
         found = bound(model, x, y, only=k)
         return {"distortion": found.distortion[:, 0], "rate": found.rate[:, 0], "label": -found.log_label[:, 0]}
 
-    @torch.no_grad()
-    def _gather(self, model: Model, found: Bound, terms: Terms) -> None:
-        prior = cast(Components, model.generative.get_submodule("prior"))
-        self.gathered.since += 1
-        if not prior.spread > 0:  # before the second task nothing tells what is poor
-            return
-        value = -sum(self.weights[key] * t for key, t in terms.items())
-        poor = value < prior.level - self.deviations * prior.spread
-        best = found.log_label[poor].argmax(1)
-        self.gathered.add(found.log_label[poor].exp(), found.mean[poor, best])
+
+def one_hot(component: int, found: Bound) -> Tensor:
+    """All weight on one component, (B, A)."""
+    weights = torch.zeros_like(found.log_label)
+    weights[:, component] = 1
+    return weights
 
 
 @torch.no_grad()
@@ -268,4 +277,4 @@ def expand(prior: Components, latent: Assigned, gathered: Gathered) -> None:
     for t in (latent.heads, latent.biases, latent.label.weight, latent.label.bias):
         t[new] = t[parent]
     prior.active += 1
-    gathered.clear()
+    gathered.clear(new)

@@ -57,7 +57,7 @@ class Curl(Strategy):
             base.data,
             LatentVariable(self.prior, cast(GaussianHead, base.generative.get_submodule("likelihood"))),
             Inference(latent=self.latent),
-            Unsupervised(self.prior, dict(only(base).weights), deviations),
+            Unsupervised(self.prior, dict(only(base).weights), deviations, wait),
             domain=base.domain,
             training=base.training_options,
         )
@@ -100,8 +100,7 @@ class Curl(Strategy):
             for c in row.unique().tolist():
                 self.prior.counts[c, : label.shape[1]] += label[row == c].sum(0)
             weights = only(self.model).weights
-            each = weights["distortion"] * found.distortion + weights["rate"] * found.rate
-            values.append(-found.expected(each) - found.component)
+            values.append(-sum(weights[key] * t for key, t in found.terms(label).items()))
         value = torch.cat(values)
         self.prior.level.copy_(value.mean())
         self.prior.spread.copy_(value.std())
