@@ -35,7 +35,7 @@ class Mixed:
 
     def __getitem__(self, index: Tensor) -> Batch:
         n = len(index)
-        k = min(n, int(self.share * n + float(torch.rand(()))))
+        k = replayed(self.share, n)
         x, y = self.data.draw(index[k:]) if isinstance(self.data, Redrawn) else self.data[index[k:]]
         x = x if self.inward is None else self.inward(x)
         if not k:
@@ -46,6 +46,11 @@ class Mixed:
             return Batch(x, None)
         known = torch.full((k,), -1, device=x.device) if old.y is None else old.y.to(x.device)
         return Batch(x, torch.cat([y.to(x.device), known.to(y.dtype)]))
+
+
+def replayed(share: float, n: int) -> int:
+    """How many of n examples are replayed: floor(share n + u), u uniform in [0, 1) from the global generator."""
+    return min(n, int(share * n + float(torch.rand(()))))
 
 
 def replay_share(share: float, seen: int, now: int) -> float:
@@ -69,13 +74,22 @@ class Memories:
         return Batch(self.model.sample(n, condition=y, batch=max(n, 1), **self.how), y)
 
     @torch.no_grad()
-    def means(self, n: int) -> Batch:
-        """Means of the likelihood at z ~ p(z): inside the domain, of real values as the data hold them."""
+    def pairs(self, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """z ~ p(z), the means of the likelihood there, inside the domain, and the labels."""
         y = self.model.condition(self.labels(n), n)
         generative: Any = self.model.generative
         prior = generative.prior(y=y)
         z = prior.sample() if prior.batch_shape else prior.sample((n,))
-        x = generative.likelihood(z, y=y).mean
+        return z, generative.likelihood(z, y=y).mean, y
+
+    def coded(self, n: int) -> tuple[Tensor, Batch]:
+        """z ~ p(z) and the means there as the data hold them, rounded to levels where there are some."""
+        z, x, y = self.pairs(n)
+        return z, Batch(self.model.domain.outward(x), y)
+
+    def means(self, n: int) -> Batch:
+        """The means: inside the domain, of real values as the data hold them."""
+        _, x, y = self.pairs(n)
         return Batch(self.model.domain.outward(x) if self.model.data.levels is None else x, y)
 
 

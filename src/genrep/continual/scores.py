@@ -6,7 +6,7 @@ R[i][j] is the score on task j after learning task i >= j.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from genrep.continual.strategy import Strategy
 from genrep.contracts import Model, Unsupported
 from genrep.data.splits import Splits
 from genrep.evaluation.coverage import prdc
-from genrep.evaluation.estimate import Estimate
+from genrep.evaluation.estimate import Estimate, estimate
 from genrep.evaluation.features import Extractor
 from genrep.evaluation.frechet import frechet_distance
 from genrep.evaluation.measure import METRICS as MEASURED
@@ -102,6 +102,12 @@ def score(
     return each, _together(subjects, each, metrics, how)
 
 
+def before(strategy: Strategy, task: int, splits: Splits, how: Protocol) -> dict[str, Estimate]:
+    """Scores on a task that was not learnt yet, of the model that will stand for it."""
+    model = strategy.model_for(task)
+    return _each(_subject(model, splits, how), applicable(strategy.model_for(0), how.metrics), how)
+
+
 def _subject(model: Model, task: Splits, how: Protocol) -> Subject:
     return Subject(model, task, how.extractor, samples=how.samples, examples=how.examples, seed=how.seed)
 
@@ -178,15 +184,45 @@ def forward_transfer(matrix: Matrix, alone: Sequence[float], *, lower_is_better:
     return _mean([sign * (matrix[j][j] - alone[j]) for j in range(1, len(matrix))])
 
 
+def zero_shot_transfer(before: Sequence[float], fresh: Sequence[float], *, lower_is_better: bool) -> float:
+    """Mean over tasks j > 0 of R[j-1][j] - b[j], what a task is worth before it is learnt, beside a model of no task.
+
+    before: R[j-1][j], fresh: b[j], both for j = 1 ... T - 1. Signed so that positive means that earlier tasks helped.
+
+    Reference: Lopez-Paz & Ranzato (2017), eq. 4, their forward transfer.
+
+    >>> zero_shot_transfer([0.3, 0.2], [0.1, 0.1], lower_is_better=False)
+    0.15
+    """
+    sign = -1.0 if lower_is_better else 1.0
+    return _mean([sign * (r - b) for r, b in zip(before, fresh, strict=True)])
+
+
+def over_seeds(summaries: Sequence[Mapping[str, float]], *, level: float = 0.95) -> dict[str, Estimate]:
+    """The mean of each number over runs of different seeds, with Student's t interval; without one for a single run."""
+    found: dict[str, Estimate] = {}
+    for name in summaries[0]:
+        values = torch.tensor([float(s[name]) for s in summaries], dtype=torch.float64)
+        n = len(values)
+        error = float(values.std() / n**0.5) if n > 1 else float("nan")
+        found[name] = estimate(
+            float(values.mean()), error, n=(n, n), degrees=max(n - 1, 1), level=level, replicates=values.tolist()
+        )
+    return found
+
+
 def _mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), 12) if values else 0.0
 
 
-def summary(matrix: Matrix, metric: str, alone: Sequence[float] | None = None) -> dict[str, float]:
-    """What one matrix says."""
+def summary(matrix: Matrix, metric: str, before: Sequence[float] = (), fresh: Sequence[float] = ()) -> dict[str, float]:
+    """What one matrix says; with scores of each task before it was learnt, the forward transfer, too."""
     lower = LOWER_IS_BETTER[metric]
-    measures: dict[str, Callable[..., float]] = {"forgetting": forgetting, "backward_transfer": backward_transfer}
-    found = {"final": final(matrix), **{k: f(matrix, lower_is_better=lower) for k, f in measures.items()}}
-    return (
-        found if alone is None else found | {"forward_transfer": forward_transfer(matrix, alone, lower_is_better=lower)}
-    )
+    found = {
+        "final": final(matrix),
+        "forgetting": forgetting(matrix, lower_is_better=lower),
+        "backward_transfer": backward_transfer(matrix, lower_is_better=lower),
+    }
+    if before:
+        found["forward_transfer"] = zero_shot_transfer(before, fresh, lower_is_better=lower)
+    return found

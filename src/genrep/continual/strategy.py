@@ -113,12 +113,16 @@ def extended(model: Model, stage: int, *added: Objective) -> Model:
 
     Parameters and buffers are shared, not copied. A ValueError for an objective of several players.
     """
-    objective = cast(Objective, model.objectives[stage])
+    return viewed(model, Jointly(cast(Objective, model.objectives[stage]), *added))
+
+
+def viewed(model: Model, *objectives: Objective) -> Model:
+    """The same parts, shared and not copied, with other objectives."""
     view = Model(
         model.data,
         model.generative,
         model.inference,
-        Jointly(objective, *added),
+        *objectives,
         domain=model.domain,
         training=model.training_options,
     )

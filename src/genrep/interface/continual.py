@@ -134,7 +134,7 @@ def run(
         extractor(measured.features, whole), metrics, measured.samples, measured.examples, settings.seed
     )
     pictures.masses(stream, folder / "stream.png")
-    results = _Results(folder, stream, how)
+    results = _Results(folder, stream, how, make)
     loop.run(make, stream, settings, folder=folder, after=results.add, progress=progress)
     return results.found
 
@@ -191,8 +191,9 @@ def _same(folder: Path, said: Mapping[str, Any]) -> None:
 class _Results:
     """results.json and the pictures, one row for each task."""
 
-    def __init__(self, folder: Path, stream: Stream, how: scores.Protocol) -> None:
+    def __init__(self, folder: Path, stream: Stream, how: scores.Protocol, make: loop.Make) -> None:
         self.folder, self.stream, self.how, self.path = folder, stream, how, folder / "results.json"
+        self.make = make
         self.found: dict[str, Any] = {
             "stream": stream.about,
             "tasks": [task.name for task in stream.tasks],
@@ -212,7 +213,8 @@ class _Results:
         row: dict[str, Any] = {m: [_number(e[m]) for e in each] for m in self.how.metrics}
         together = {m: _number(v) if isinstance(v, Estimate) else {"value": v} for m, v in seen.items()}
         self.found["rows"].append({"task": task, "scores": row, "seen": together, "kept": bytes_kept})
-        self.found["summary"] = {m: scores.summary(self.matrix(m), m) for m in self.how.metrics}
+        self._look_ahead(strategy, task + 1)
+        self.found["summary"] = {m: scores.summary(self.matrix(m), m, *self._ahead(m)) for m in self.how.metrics}
         storage.write_json(self.path, self.found)
         for metric in self.how.metrics:
             pictures.heat_map(self.matrix(metric), metric, self.folder / f"{metric}.png")
@@ -220,6 +222,22 @@ class _Results:
             pictures.samples(strategy, tasks, self.folder / "samples" / f"{task:03d}.png", seed=self.how.seed)
         if len(self.stream.spec.shape) == 3:
             pictures.recalled(strategy, tasks, self.folder / "recalled" / f"{task:03d}.png")
+
+    def _look_ahead(self, strategy: Strategy, task: int) -> None:
+        """The next task before it is learnt, by the model as it is and by one that learnt nothing."""
+        if task == len(self.stream.tasks):
+            return
+        device = str(strategy.model_for(task).device)
+        for name, of in (("before", strategy), ("fresh", loop.revived(self.make, None, device))):
+            each = scores.before(of, task, self.stream.tasks[task], self.how)
+            self.found.setdefault(name, []).append({m: _number(each[m]) for m in self.how.metrics})
+
+    def _ahead(self, metric: str) -> tuple[list[float], list[float]]:
+        """Those of the tasks that were learnt meanwhile."""
+        learnt = len(self.found["rows"]) - 1
+        found = ([e[metric]["value"] for e in self.found.get(k, [])[:learnt]] for k in ("before", "fresh"))
+        rows = [row for row in zip(*found, strict=True) if None not in row]
+        return [r for r, _ in rows], [b for _, b in rows]
 
     def matrix(self, metric: str) -> list[list[float]]:
         return [[entry["value"] for entry in row["scores"][metric]] for row in self.found["rows"]]
@@ -240,6 +258,58 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(
             f"{row['task'] + 1:>10}  " + "  ".join(f"{v:>10.4g}" for v in means) + f"  {kept / 2**20:>6.2f} MiB"
         )
-    for name in ("forgetting", "backward_transfer"):
-        lines.append(f"{name.replace('_', ' ')}: " + ", ".join(f"{m} {found['summary'][m][name]:.4g}" for m in metrics))
+    for name in ("forgetting", "backward_transfer", "forward_transfer"):
+        told = [f"{m} {found['summary'][m][name]:.4g}" for m in metrics if name in found["summary"][m]]
+        if told:
+            lines.append(f"{name.replace('_', ' ')}: " + ", ".join(told))
+    return "\n".join(lines)
+
+
+def run_seeds(
+    chosen: Chosen,
+    source: Source,
+    seeds: Sequence[int],
+    *,
+    out: str | Path,
+    settings: Settings | None = None,
+    measured: Measured | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """`run` for each seed, in folders of their own, and what the matrices say as means with intervals over seeds.
+
+    Writes seeds.json into `out` and returns what it holds; a ValueError for no seed, or one that comes twice.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"Expected seeds that differ, got {list(seeds)}.")
+    settings = settings or Settings()
+    runs = [
+        run(
+            chosen,
+            source,
+            out=Path(out) / f"seed{seed}",
+            settings=dataclasses.replace(settings, seed=seed),
+            measured=measured,
+            progress=progress,
+        )
+        for seed in seeds
+    ]
+    found = {
+        "seeds": list(seeds),
+        "summary": {
+            m: {k: e.asdict() for k, e in scores.over_seeds([r["summary"][m] for r in runs]).items()}
+            for m in runs[0]["metrics"]
+        },
+    }
+    storage.write_json(Path(out) / "seeds.json", found)
+    return found
+
+
+def table_of_seeds(found: Mapping[str, Any]) -> str:
+    """Means over seeds with their 95 % intervals, a line for each metric and number."""
+    lines = []
+    for metric, numbers in found["summary"].items():
+        for name, e in numbers.items():
+            low, high = e["interval"]["low"], e["interval"]["high"]
+            between = "" if low is None else f" [{low:.4g}, {high:.4g}]"
+            lines.append(f"{metric:>10} {name.replace('_', ' ')}: {e['value']:.4g}{between}")
     return "\n".join(lines)

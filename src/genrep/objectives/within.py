@@ -78,7 +78,7 @@ class Jointly(Objective):
     def _paths(self, i: int) -> list[str]:
         """What objective i learns, with what it holds itself named from here."""
         learns = cast(Objective, self.objectives[i]).learns["model"]
-        return [f"objective.objectives.{i}{p.removeprefix('objective')}" if _own(p) else p for p in learns]
+        return [renamed(p, f"objectives.{i}") for p in learns]
 
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
         terms: Terms = {}
@@ -88,5 +88,10 @@ class Jointly(Objective):
         return terms
 
 
-def _own(path: str) -> bool:
-    return path.split(".")[0] == "objective"
+def renamed(path: str, place: str) -> str:
+    """What an objective learns, as one that holds it at `place` says it; paths in other parts stay.
+
+    >>> renamed("objective.critic", "inner"), renamed("inference", "inner")
+    ('objective.inner.critic', 'inference')
+    """
+    return f"objective.{place}{path.removeprefix('objective')}" if path.split(".")[0] == "objective" else path

@@ -43,16 +43,20 @@ def continual(argv: list[str]) -> None:
         {k: getattr(found, f"{strategy}_{k}") for k in strategies.options(found.strategy)},
         found.told,
     )
+    source = runs.Source(**arguments.chosen(found, runs.Source._fields))
+    how: dict[str, Any] = {
+        "out": found.out,
+        "settings": Settings(**arguments.chosen(found, _SETTINGS, keep_none=False)),
+        "measured": runs.Measured(**arguments.chosen(found, runs.Measured._fields)),
+    }
+    what = f"{found.model}, {found.strategy}, {{}}: {found.out}"
     with arguments.repeatable():
-        results = runs.run(
-            chosen,
-            runs.Source(**arguments.chosen(found, runs.Source._fields)),
-            out=found.out,
-            settings=Settings(**arguments.chosen(found, _SETTINGS, keep_none=False)),
-            measured=runs.Measured(**arguments.chosen(found, runs.Measured._fields)),
-        )
-    print(f"{found.model}, {found.strategy}, {len(results['rows'])} tasks: {found.out}/results.json")
-    print(runs.table(results))
+        if found.seeds:
+            results = runs.run_seeds(chosen, source, found.seeds, **how)
+            print(what.format(f"{len(found.seeds)} seeds") + "/seeds.json", runs.table_of_seeds(results), sep="\n")
+        else:
+            results = runs.run(chosen, source, **how)
+            print(what.format(f"{len(results['rows'])} tasks") + "/results.json", runs.table(results), sep="\n")
 
 
 def _parser(model: str | None, strategy: str | None) -> Parser:
@@ -62,6 +66,8 @@ def _parser(model: str | None, strategy: str | None) -> Parser:
     parser.option(run, "strategy", str | None, help=f"One of {', '.join(strategies.names())}.")
     parser.option(run, "told", runs.Told, "auto", help="What the model reads as its condition: the number of the task, "
                   "the labels, nothing; auto: the task where the model has a conditional version.")  # fmt: skip
+    parser.option(run, "seeds", tuple[int, ...], (), help="Several, as 0,1,2, for means with intervals, each run in a "
+                  "folder of its own; instead of seed.")  # fmt: skip
     parser.option(run, "out", str | None, help="The folder of the run.")
     parser.option(run, "config", str | None, help="YAML with any of these options; the command line wins.")
     parser.options("the stream", _fields(runs.Source), arguments.helps(runs.Source))
