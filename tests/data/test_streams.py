@@ -7,7 +7,7 @@ import torch
 from genrep import data as data_sets
 from genrep.data.arrays import from_arrays
 from genrep.data.splits import SPLITS
-from genrep.data.streams import by_condition, by_task, class_incremental, dirichlet, masses, sequence, union
+from genrep.data.streams import by_condition, by_task, class_incremental, dirichlet, masses, reduced, sequence, union
 
 
 def numbered(n=2000, classes=10, seed=0):
@@ -143,3 +143,18 @@ def test_a_class_missing_from_the_test_set_is_named():
         _, c, _, _, t, *_ = line.split()
         assert stream.about["class_counts"]["test"][int(t) - 1][int(c)] == 0
     assert stream.about["untested"]
+
+
+def test_a_fraction_leaves_the_first_task_and_what_is_measured():
+    whole = class_incremental(numbered(), 2)
+    part, again, other = (reduced(whole, 0.1, seed=s) for s in (0, 0, 1))
+    assert [len(t.train) for t in part.tasks] == [len(whole.tasks[0].train), round(0.1 * len(whole.tasks[1].train))]
+    assert torch.equal(part.tasks[1].train.x, again.tasks[1].train.x)
+    assert not torch.equal(part.tasks[1].train.x, other.tasks[1].train.x)
+    rows = {tuple(x.flatten().tolist()) for x in whole.tasks[1].train.x}
+    assert all(tuple(x.flatten().tolist()) in rows for x in part.tasks[1].train.x)
+    assert part.tasks[1].test is whole.tasks[1].test
+    assert part.about["counts"]["train"][1] == len(part.tasks[1].train)
+    for wrong in (0.0, 1.5):
+        with pytest.raises(ValueError, match="fraction"):
+            reduced(whole, wrong)

@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from torch import Tensor
 
 from genrep import storage
 from genrep.continual.scores import LOWER_IS_BETTER, Matrix
@@ -108,6 +109,24 @@ def recalled(strategy: Strategy, tasks: Sequence[Splits], path: str | os.PathLik
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with storage.atomic(path) as temporary:
         picture(torch.cat([row[:n] for row in found]), tasks[0].spec, columns=n).save(temporary, format="PNG")
+
+
+def latent_space(spaces: Mapping[str, Sequence[Tensor]], path: str | os.PathLike[str]) -> None:
+    """A panel for each title: points (n, D) of each task in its colour, on the two principal axes of the last panel."""
+    titles = list(spaces)
+    last = torch.cat(list(spaces[titles[-1]])).cpu()
+    centre = last.mean(0)
+    axes_of = torch.linalg.svd(last - centre, full_matrices=False).Vh[:2].T
+    figure = Figure(figsize=(1.2 + 3.4 * len(titles), 3.6), layout="constrained")
+    panels, colours = figure.subplots(1, len(titles), squeeze=False)[0], colormaps["tab10"]
+    for axes, title in zip(panels, titles, strict=True):
+        for task, points in enumerate(spaces[title]):
+            x, y = ((points.cpu() - centre) @ axes_of).T.numpy()
+            axes.scatter(x, y, s=4, color=colours(task % 10), label=f"task {task + 1}", linewidths=0, alpha=0.7)
+        axes.set_title(title, fontsize=9)
+        axes.set(xticks=[], yticks=[])
+    panels[-1].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), markerscale=2)
+    _save(figure, path)
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:

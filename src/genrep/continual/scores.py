@@ -31,8 +31,12 @@ NEEDS = {
     "recall": "sample",
     "bits": "log_likelihood",
     "accuracy": "classify",
+    "channels": "sample",
 }
-LOWER_IS_BETTER = {"frechet": True, "bits": True, "precision": False, "recall": False, "accuracy": False}
+LOWER_IS_BETTER = {
+    "frechet": True, "channels": True, "bits": True, "precision": False, "recall": False, "accuracy": False,
+}  # fmt: skip
+_ONE_NUMBER = {"bits": "", "accuracy": "", "channels": "channels_pooled"}  # of what the metric finds; "": the first
 
 
 class Protocol(NamedTuple):
@@ -46,12 +50,14 @@ class Protocol(NamedTuple):
 
 
 def applicable(model: Model, metrics: Sequence[str] = ()) -> tuple[str, ...]:
-    """The metrics asked for, or all that the model can; Unsupported for one that it cannot."""
+    """The metrics asked for, or all that the model can but `channels`, which is for calorimeters; Unsupported for one
+    that it cannot.
+    """
     for metric in metrics:
         model.require(NEEDS[choose(metric, NEEDS, "metric")])
     if metrics:
         return tuple(metrics)
-    return tuple(metric for metric, need in NEEDS.items() if _can(model, need))
+    return tuple(metric for metric, need in NEEDS.items() if metric != "channels" and _can(model, need))
 
 
 def _can(model: Model, capability: str) -> bool:
@@ -116,9 +122,10 @@ def _each(subject: Subject, metrics: Sequence[str], how: Protocol) -> dict[str, 
     found: dict[str, Estimate] = {}
     if any(NEEDS[m] == "sample" for m in metrics):
         found |= of_samples(*subject.features, metrics, subject.feature_protocol, how.seed)
-    for metric in ("bits", "accuracy"):
+    for metric, name in _ONE_NUMBER.items():
         if metric in metrics:
-            found[metric] = next(iter(MEASURED[metric](subject).values()))  # of real values, bits are nats
+            several = MEASURED[metric](subject)  # of real values, bits are nats
+            found[metric] = several[name or next(iter(several))]
     return found
 
 
@@ -128,7 +135,7 @@ def _together(
     sizes = [len(s.index) for s in subjects]
     found: dict[str, Estimate | float] = {
         m: sum(n * e[m].value for n, e in zip(sizes, each, strict=True)) / sum(sizes)
-        for m in ("bits", "accuracy")
+        for m in _ONE_NUMBER
         if m in metrics
     }
     if any(NEEDS[m] == "sample" for m in metrics):

@@ -63,6 +63,10 @@ class Strategy(nn.Module, ABC):
         around a Data.
         """
 
+    def latents(self, task: int, n: int) -> Tensor | None:
+        """n draws of a task, (n, D), in a latent space that tasks share, where there is one; also of the next task."""
+        return None
+
     def recalled(self, task: int, n: int) -> Tensor | None:
         """Up to n examples of a task that was learnt, as the data hold them, where it is not the model that draws."""
         return None

@@ -178,6 +178,14 @@ def svhn_sample(paths: Sequence[Path], seed: int) -> Raw:
     return Raw({"train": take(both, kept), "test": take(both, held)}, split, class_names=_DIGITS, notes=notes)
 
 
+_HAIR = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Bald", "Wearing_Hat")
+
+
+def _one_of(present: np.ndarray) -> np.ndarray:
+    """Which of the columns (N, K) is 1, (N,) int64; -1 where none or several are."""
+    return np.where((present == 1).sum(1) == 1, (present == 1).argmax(1), -1)
+
+
 def celeba(paths: Sequence[Path], seed: int) -> Raw:
     """Aligned faces, the centre 75 x 75 of 89 x 109 reduced to 64 x 64; attributes are known for 6128 of 10000."""
     z = _npz(paths[0])
@@ -191,12 +199,16 @@ def celeba(paths: Sequence[Path], seed: int) -> Raw:
     attributes, names = z["attributes"], z["attribute_names"].tolist()
     known = (attributes != 0).any(1)
     label = np.where(known[:, None], attributes > 0, -1).astype(np.int64)
+    labels = {**dict(zip(names, label.T, strict=True)), "hair": _one_of(label[:, [names.index(h) for h in _HAIR]])}
     return Raw(
         {s: Part(x[i]) for s, i in index.items()},
         ("test: 1000 of the first 10000 official training images, held out at random, the same for every seed.",),
-        choices={name: {s: label[i, j] for s, i in index.items()} for j, name in enumerate(names)},
-        choice_names={name: (f"not {name}", name) for name in names},
-        notes=("unlabelled unless label= or condition= names attributes; they are known for 6128 images",),
+        choices={name: {s: y[i] for s, i in index.items()} for name, y in labels.items()},
+        choice_names={**{name: (f"not {name}", name) for name in names}, "hair": _HAIR},
+        notes=(
+            "unlabelled unless label= or condition= names attributes, which are known for 6128 images; label=hair: its "
+            "colour or cover where exactly one is marked",
+        ),
     )
 
 

@@ -152,6 +152,19 @@ def sequence(*sets: Splits) -> Stream:
     return _finished(" -> ".join(portion.name for portion in sets), tasks, about)
 
 
+def reduced(stream: Stream, fraction: float, *, seed: int = 0) -> Stream:
+    """The same stream with a random share of the training examples of every task but the first."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"Expected a fraction in (0, 1] of the training examples, got {fraction}.")
+    tasks, random = [stream.tasks[0]], np.random.RandomState(checked_seed(seed))
+    for task in stream.tasks[1:]:
+        count = max(_LEAST["train"], round(fraction * len(task.train)))
+        index = np.sort(random.permutation(len(task.train))[:count])
+        train = _apart(task.train, torch.from_numpy(index), stream.spec)
+        tasks.append(Splits(task.name, train, task.validation, task.test, task.about))
+    return _finished(stream.name, tasks, {**stream.about, "fraction": fraction})
+
+
 def by_task(stream: Stream) -> Stream:
     """The same examples with the number of their task as the label, for models that are told the task."""
     spec, tasks = stream.spec._replace(classes=len(stream.tasks), condition=0), []

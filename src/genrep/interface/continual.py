@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 import yaml
+from torch import Tensor
 
 from genrep import data as data_sets
 from genrep import models, storage
@@ -23,6 +25,7 @@ from genrep.evaluation.extractors import extractor
 from genrep.naming import choose
 from genrep.training.settings import Settings
 
+_SHOWN = 300  # points of a task in a picture of the latent space
 StreamName = Literal["class", "dirichlet", "dirichlet_all", "condition", "sequence", "folders"]
 Told = Literal["auto", "task", "label", "nothing"]
 
@@ -42,6 +45,7 @@ class Source(NamedTuple):
         label: Column that holds the labels, where the data leave a choice.
         condition: Columns that hold the condition.
         shape: Bring images to C,H,W.
+        fraction: Of the training examples of every task but the first that are there to learn from.
     """
 
     data: tuple[str, ...] = ()
@@ -53,10 +57,16 @@ class Source(NamedTuple):
     label: str | None = None
     condition: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    fraction: float = 1.0
 
 
 def read(source: Source, seed: int = 0) -> tuple[Stream, Splits]:
     """The stream, and the data it is cut from, in whose features distances are measured."""
+    stream, whole = _read(source, seed)
+    return (stream if source.fraction == 1 else streams.reduced(stream, source.fraction, seed=seed)), whole
+
+
+def _read(source: Source, seed: int) -> tuple[Stream, Splits]:
     choose(source.stream, get_args(StreamName), "stream")
     how: dict[str, Any] = {"label": source.label, "condition": source.condition, "shape": source.shape}
     names: Sequence[str] = source.data
@@ -118,13 +128,13 @@ def run(
 ) -> dict[str, Any]:
     """Learn a stream and measure after every task; a second call with the same arguments goes on where it was cut.
 
-    Writes config.yaml, stream.png, results.json, a heat map for each metric and samples after each task into `out`, and
-    returns what results.json holds.
+    Writes config.yaml, stream.png, results.json, a heat map for each metric, samples after each task and, where tasks
+    share a latent space, draws in it into `out`, and returns what results.json holds.
     """
     settings, measured, folder = settings or Settings(), measured or Measured(), Path(out)
     stream, whole = read(source, settings.seed)
     stream, options = _told(chosen, stream)
-    make = _maker(chosen, options, stream, settings.seed)
+    make = maker(chosen, options, stream, settings.seed)
     first = make()  # so that a misfit is known before anything is trained or written
     metrics = scores.applicable(first.model_for(0), measured.metrics)
     said = {"chosen": {**chosen._asdict(), "options": options}, "source": source._asdict(),
@@ -158,7 +168,9 @@ def _told(chosen: Chosen, stream: Stream) -> tuple[Stream, dict[str, Any]]:
     return stream, options
 
 
-def _maker(chosen: Chosen, options: Mapping[str, Any], stream: Stream, seed: int) -> loop.Make:
+def maker(chosen: Chosen, options: Mapping[str, Any], stream: Stream, seed: int) -> loop.Make:
+    """What builds the strategy around the model, the same at every call."""
+
     def model() -> Model:
         with seeded(seed):
             return models.build(chosen.model, stream.spec, **options)
@@ -201,11 +213,13 @@ class _Results:
             "protocol": {**how.extractor.protocol, "samples": how.samples, "examples": how.examples, "seed": how.seed},
             "rows": [],
         }
+        self.latents: list[Tensor] = []
         if self.path.exists():
             self.found = json.loads(self.path.read_text(encoding="utf8"))
 
     def add(self, strategy: Strategy, task: int, bytes_kept: dict[str, int]) -> None:
         """Measure after a task, unless that was done before the run was cut."""
+        before, self.latents = self.latents, self._latents(strategy, task)
         if len(self.found["rows"]) > task:
             return
         tasks = self.stream.tasks[: task + 1]
@@ -238,6 +252,16 @@ class _Results:
         found = ([e[metric]["value"] for e in self.found.get(k, [])[:learnt]] for k in ("before", "fresh"))
         rows = [row for row in zip(*found, strict=True) if None not in row]
         return [r for r, _ in rows], [b for _, b in rows]
+
+        if now := self.latents[: task + 1]:
+            spaces = {"before the task": before, "after the task": now} if before else {"after the task": now}
+            pictures.latent_space(spaces, self.folder / "latents" / f"{task:03d}.png")
+
+    def _latents(self, strategy: Strategy, task: int) -> list[Tensor]:
+        """Draws in the latent space that tasks share, where there is one, of the tasks learnt and of the next one."""
+        with torch.no_grad(), seeded(self.how.seed):
+            found = [strategy.latents(t, _SHOWN) for t in range(min(task + 2, len(self.stream.tasks)))]
+        return [z for z in found if z is not None]
 
     def matrix(self, metric: str) -> list[list[float]]:
         return [[entry["value"] for entry in row["scores"][metric]] for row in self.found["rows"]]

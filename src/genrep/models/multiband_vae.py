@@ -100,5 +100,5 @@ def banded(
         Inference(latent=BandHead(encoder, binary, count, conditional=told)),
         Autoencoding(BandRate(binary, beta, binary_beta)),
         domain=likelihood_domain(data, likelihood),
-        training={"lr": 1e-3, "batch": 64},
+        training={"lr": 1e-3},
     )

@@ -6,7 +6,7 @@ import copy
 from typing import Literal, NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genrep import models, storage
 from genrep.continual.bands import Draws, Encodings, Pairs
@@ -61,6 +61,12 @@ class Multiband(Strategy):
 
     def model_for(self, task: int) -> Model:
         return self.each[task]
+
+    @torch.no_grad()
+    def latents(self, task: int, n: int) -> Tensor:
+        """z = t(lambda, code of the task) with lambda as the band draws it."""
+        prior = cast(BandPrior, self.bands.generative.get_submodule("prior"))
+        return self._translator()(prior(y=torch.full((n,), task, device=prior.counts.device)).sample())
 
     def learn(self, task: int, data: Data) -> list[Phase]:
         assert isinstance(data, InMemory)

@@ -3,8 +3,9 @@
 `data` (a set, or several for a sequence), `stream` ({stream: class, tasks: 5} and the other options of `genrep
 continual`), `model` (a name, or {model: vae, latent: 8}), `strategies`: names, or {label, strategy, published, model,
 told, and options of the strategy}. `metrics`, `features` and `settings` as in `genrep continual`; `ratio`: [[a, b],
-...], pairs of labels of which the ratio of final Fréchet distances is told. A budget says `steps` (of a task),
-`samples` and `examples`. Where a row trains `separate` models, forward transfer is told against them.
+...], pairs of labels of which the ratio of final Fréchet distances is told; `show: false`: no samples are pictured. A
+budget says `steps` (of a task), `samples` and `examples`. Where a row trains `separate` models, forward transfer is
+told against them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from genrep.naming import choose, file_name
 from genrep.training.settings import Settings
 
 NEEDED = ("data", "stream", "model", "strategies")
-KEYS = ("stream", "model", "strategies", "metrics", "features", "settings", "ratio")
+KEYS = ("stream", "model", "strategies", "metrics", "features", "settings", "ratio", "show")
 BUDGET = ("steps", "samples", "examples", "settings")
 _OWN = ("label", "strategy", "model", "told", "published")
 
@@ -67,7 +68,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
             for row in rows
         ],
         "notes": [_ratio(a, b, found) for a, b in said.get("ratio", [])],
-        "pictures": _pictures(found, metrics[0], folder),
+        "pictures": _pictures(found, metrics[0], folder, show=said.get("show", True)),
     }
 
 
@@ -161,7 +162,7 @@ def _ratio(a: str, b: str, found: Mapping[str, Any]) -> str:
     return f"{a} / {b} = {ratio:.2f} [{ratio - half:.2f}, {ratio + half:.2f}] in mean Fréchet distance."
 
 
-def _pictures(found: Mapping[str, Any], metric: str, folder: Path) -> dict[str, str]:
+def _pictures(found: Mapping[str, Any], metric: str, folder: Path, *, show: bool) -> dict[str, str]:
     matrices = {
         label: [[s["value"] for s in row["scores"][metric]] for row in f["rows"]]
         for label, f in found.items()
@@ -172,6 +173,6 @@ def _pictures(found: Mapping[str, Any], metric: str, folder: Path) -> dict[str, 
     shown = {"tasks": f"{first['folder']}/stream.png", f"{metric} of each task": "matrices.png"}
     for label, f in found.items():
         samples = f"{f['folder']}/samples/{last:03d}.png"
-        if (folder / samples).exists():
+        if show and (folder / samples).exists():
             shown[f"samples, {label}"] = samples
     return shown
