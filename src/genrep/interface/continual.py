@@ -230,12 +230,20 @@ class _Results:
         self._look_ahead(strategy, task + 1)
         self.found["summary"] = {m: scores.summary(self.matrix(m), m, *self._ahead(m)) for m in self.how.metrics}
         storage.write_json(self.path, self.found)
+        self._draw(strategy, tasks, before)
+
+    def _draw(self, strategy: Strategy, tasks: Sequence[Splits], before: Sequence[Tensor]) -> None:
+        """Pictures after the last of these tasks; `before`: latents before it."""
+        name = f"{len(tasks) - 1:03d}.png"
         for metric in self.how.metrics:
             pictures.heat_map(self.matrix(metric), metric, self.folder / f"{metric}.png")
-        if strategy.model_for(0).generative.can_sample and len(self.stream.spec.shape) == 3:
-            pictures.samples(strategy, tasks, self.folder / "samples" / f"{task:03d}.png", seed=self.how.seed)
         if len(self.stream.spec.shape) == 3:
-            pictures.recalled(strategy, tasks, self.folder / "recalled" / f"{task:03d}.png")
+            if strategy.model_for(0).generative.can_sample:
+                pictures.samples(strategy, tasks, self.folder / "samples" / name, seed=self.how.seed)
+            pictures.recalled(strategy, tasks, self.folder / "recalled" / name)
+        if now := self.latents[: len(tasks)]:
+            spaces = {"before the task": before, "after the task": now} if before else {"after the task": now}
+            pictures.latent_space(spaces, self.folder / "latents" / name)
 
     def _look_ahead(self, strategy: Strategy, task: int) -> None:
         """The next task before it is learnt, by the model as it is and by one that learnt nothing."""
@@ -252,10 +260,6 @@ class _Results:
         found = ([e[metric]["value"] for e in self.found.get(k, [])[:learnt]] for k in ("before", "fresh"))
         rows = [row for row in zip(*found, strict=True) if None not in row]
         return [r for r, _ in rows], [b for _, b in rows]
-
-        if now := self.latents[: task + 1]:
-            spaces = {"before the task": before, "after the task": now} if before else {"after the task": now}
-            pictures.latent_space(spaces, self.folder / "latents" / f"{task:03d}.png")
 
     def _latents(self, strategy: Strategy, task: int) -> list[Tensor]:
         """Draws in the latent space that tasks share, where there is one, of the tasks learnt and of the next one."""

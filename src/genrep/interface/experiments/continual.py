@@ -2,10 +2,10 @@
 
 `data` (a set, or several for a sequence), `stream` ({stream: class, tasks: 5} and the other options of `genrep
 continual`), `model` (a name, or {model: vae, latent: 8}), `strategies`: names, or {label, strategy, published, model,
-told, and options of the strategy}. `metrics`, `features` and `settings` as in `genrep continual`; `ratio`: [[a, b],
-...], pairs of labels of which the ratio of final Fréchet distances is told; `show: false`: no samples are pictured. A
-budget says `steps` (of a task), `samples` and `examples`. Where a row trains `separate` models, forward transfer is
-told against them.
+told, fraction, and options of the strategy}. `metrics`, `features` and `settings` as in `genrep continual`; `ratio`:
+[[a, b], ...], pairs of labels of which the ratio of final Fréchet distances is told; `show: false`: no samples are
+pictured. A budget says `steps` (of a task), `samples` and `examples`. Where a row trains `separate` models, forward
+transfer is told against them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genrep.training.settings import Settings
 NEEDED = ("data", "stream", "model", "strategies")
 KEYS = ("stream", "model", "strategies", "metrics", "features", "settings", "ratio", "show")
 BUDGET = ("steps", "samples", "examples", "settings")
-_OWN = ("label", "strategy", "model", "told", "published")
+_OWN = ("label", "strategy", "model", "told", "fraction", "published")
 
 
 class Row(NamedTuple):
@@ -37,6 +37,7 @@ class Row(NamedTuple):
     options: dict[str, Any]
     model: Variant
     told: runs.Told = "auto"
+    fraction: float = 1.0
     published: str = ""
 
 
@@ -55,7 +56,12 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
         chosen = runs.Chosen(row.model.model, row.strategy, row.model.options, row.options, row.told)
         place = folder / file_name(row.label)
         found[row.label] = runs.run(
-            chosen, source, out=place, settings=settings, measured=measured, progress=progress
+            chosen,
+            source._replace(fraction=row.fraction),
+            out=place,
+            settings=settings,
+            measured=measured,
+            progress=progress,
         ) | {"folder": place.name}
     metrics = [m for m in LOWER_IS_BETTER if any(m in f["metrics"] for f in found.values())]
     alone = next((found[row.label] for row in rows if row.strategy == "separate"), None)
@@ -93,6 +99,7 @@ def _row(said: str | Mapping[str, Any], model: str | Mapping[str, Any]) -> Row:
         options,
         variants([given.get("model", model)])[0],
         choose(given.get("told", "auto"), get_args(runs.Told), "value of told"),  # pyright: ignore[reportArgumentType]
+        float(given.get("fraction", 1.0)),
         str(given.get("published", "")),
     )
 
