@@ -1,7 +1,9 @@
 """Scores on all tasks seen, and what the matrices say."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from genrep.continual import pictures
 from genrep.continual.scores import (
@@ -11,8 +13,10 @@ from genrep.continual.scores import (
     final,
     forgetting,
     forward_transfer,
+    over_seeds,
     score,
     summary,
+    zero_shot_transfer,
 )
 from genrep.continual.strategies import build
 from genrep.continual.strategy import Setting
@@ -36,6 +40,22 @@ def test_matrices_by_hand():
     assert summary([[3.0]], "frechet") == {"final": 3.0, "forgetting": 0.0, "backward_transfer": 0.0}
     with pytest.raises(ValueError, match="a score alone"):
         forward_transfer(DISTANCE, [1.0], lower_is_better=True)
+
+
+def test_forward_transfer_by_hand():
+    before, fresh = [40.0, 25.0], [50.0, 45.0]
+    assert zero_shot_transfer(before, fresh, lower_is_better=True) == 15.0
+    assert zero_shot_transfer(before, fresh, lower_is_better=False) == -15.0
+    assert summary(DISTANCE, "frechet", before, fresh)["forward_transfer"] == 15.0
+    assert "forward_transfer" not in summary(DISTANCE, "frechet")
+
+
+def test_intervals_over_seeds_are_students():
+    found = over_seeds([{"final": v} for v in (1.0, 2.0, 4.0)])["final"]
+    low, high = stats.t.interval(0.95, 2, *(f([1.0, 2.0, 4.0]) for f in (np.mean, stats.sem)))
+    assert found.value == pytest.approx(7 / 3)
+    assert found.interval[:2] == pytest.approx((low, high))
+    assert over_seeds([{"final": 3.0}])["final"].asdict()["interval"]["low"] is None
 
 
 def test_scores_of_a_model_that_is_told_the_task(tmp_path, monkeypatch):

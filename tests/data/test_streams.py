@@ -1,5 +1,7 @@
 """Streams of tasks: what the rules promise, exactly."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -118,6 +120,26 @@ def test_told_the_task_and_together():
     assert set(both.train.y.tolist()) == {0, 1}
 
 
+def test_what_would_fit_is_said_where_a_task_is_empty():
+    splits = numbered(1000, 10)
+    bad = [s for s in range(40) if not _fits(splits, 8, 1.0, s)]
+    assert 0 < len(bad) < 40
+    with pytest.raises(ValueError, match=f"alpha=1 and seed={bad[-1]}, .* in 8 tasks would give task") as error:
+        dirichlet(splits, 8, alpha=1.0, seed=bad[-1])
+    seed, alpha = re.search(r"choose seed=(\d+), alpha=(\S+), fewer", str(error.value)).groups()
+    dirichlet(splits, 8, alpha=1.0, seed=int(seed))
+    dirichlet(splits, 8, alpha=float(alpha), seed=bad[-1])
+    assert not any(_fits(splits, 8, 1.0, s) for s in range(int(seed))), "it is the first"
+
+
+def _fits(splits, tasks, alpha, seed):
+    try:
+        dirichlet(splits, tasks, alpha=alpha, seed=seed)
+    except ValueError:
+        return False
+    return True
+
+
 def test_bad_input():
     splits = numbered()
     with pytest.raises(ValueError, match=r"Expected 1 to 10 tasks.* got 11"):
@@ -127,7 +149,7 @@ def test_bad_input():
     for alpha in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="alpha > 0"):
             dirichlet(splits, 3, alpha=alpha)
-    with pytest.raises(ValueError, match="choose fewer tasks, a larger alpha"):
+    with pytest.raises(ValueError, match="would give task 1 0 examples of the train split.* fewer tasks"):
         dirichlet(splits, 40, alpha=0.3, published=False)
     with pytest.raises(ValueError, match="has no labels"):
         dirichlet(from_arrays(np.zeros((50, 4), np.uint8), levels=4), 2)

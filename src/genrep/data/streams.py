@@ -19,6 +19,7 @@ from genrep.data.batches import InMemory
 from genrep.data.binary import Redrawn
 from genrep.data.splits import SPLITS, Splits, checked_seed
 
+_TRIED = 200  # seeds that are looked at for one that fits
 _LEAST = {"train": 2, "validation": 1, "test": 2}  # examples of a task
 Index = list[np.ndarray]  # of examples, for each task
 
@@ -80,6 +81,7 @@ def dirichlet(splits: Splits, tasks: int, *, alpha: float = 1.0, seed: int = 0, 
     """
     labels, classes = _labels(splits), splits.spec.classes
     p = masses(classes, tasks, alpha=alpha, seed=seed, published=published)
+    _check_filled(splits.name, labels, p, alpha, seed, published=published)
     random = np.random.RandomState((seed + 1) % 2**32)
     index: dict[str, Index] = {}
     for split, y in labels.items():
@@ -92,6 +94,38 @@ def dirichlet(splits: Splits, tasks: int, *, alpha: float = 1.0, seed: int = 0, 
     used = sum(map(len, index["train"])) / len(labels["train"])
     rule = "dirichlet, as published" if published else "dirichlet, all data"
     return _stream(splits, index, {"rule": rule, "alpha": alpha, "seed": seed, "used": round(used, 4)})
+
+
+def _check_filled(
+    name: str, labels: Mapping[str, np.ndarray], p: np.ndarray, alpha: float, seed: int, *, published: bool
+) -> None:
+    """ValueError, with a seed and an alpha that would do, where a task would have too few examples."""
+    classes, tasks = p.shape
+    counts = {split: np.bincount(y[y >= 0], minlength=classes) for split, y in labels.items()}
+
+    def lacking(p: np.ndarray) -> list[str]:
+        found = []
+        for split, of in counts.items():
+            sizes = np.sum([np.diff(_borders(p[c], n, published=published), prepend=0) for c, n in enumerate(of)], 0)
+            few = [(t + 1, n) for t, n in enumerate(sizes) if n < _LEAST[split]]
+            found += [f"task {t} {n} examples of the {split} split" for t, n in few]
+        return found
+
+    def fits(alpha: float, seed: int) -> bool:
+        try:
+            return not lacking(masses(classes, tasks, alpha=alpha, seed=seed, published=published))
+        except ValueError:
+            return False
+
+    if few := lacking(p):
+        other = next((s for s in range(_TRIED) if fits(alpha, s)), None)
+        larger = next((a for k in range(1, 9) if fits(a := alpha * 2**k, seed)), None)
+        advice = [f"seed={other}"] if other is not None else []
+        advice += [f"alpha={larger:g}"] if larger is not None else []
+        raise ValueError(
+            f"With alpha={alpha:g} and seed={seed}, {name} in {tasks} tasks would give {few[0]}, at least "
+            f"{max(_LEAST.values())} are needed: choose {', '.join([*advice, 'fewer tasks'])}."
+        )
 
 
 def _borders(shares: np.ndarray, n: int, *, published: bool) -> np.ndarray:

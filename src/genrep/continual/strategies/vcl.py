@@ -46,7 +46,7 @@ class Variational(Strategy):
         return [Phase(view, lambda: data, start=lambda: rate.start_from(None if task else self.prior_std))]
 
 
-def vcl(setting: Setting, *, weight: float = 0.01, std: float = 0.01, prior_std: float = 0.1) -> Strategy:
+def vcl(setting: Setting, *, weight: float = 0.1, std: float = 0.001, prior_std: float = 0.1) -> Strategy:
     """VCL (Nguyen et al., 2018): q(w) of the decoder, whose prior in each task is q(w) after the last.
 
     Minimises E_q(w) of the model's loss + weight KL(q(w) || q_before(w)) / n, n the examples of the task. Encoder and

@@ -1,0 +1,49 @@
+"""What a continual run writes beside its matrices: transfer to tasks that were not learnt yet, and seeds."""
+
+import json
+
+import pytest
+
+from genrep.interface.continual import Chosen, Measured, Source, run, run_seeds, table, table_of_seeds
+from genrep.training.settings import Settings
+
+OPTIONS = {"latent": 3, "width": 8, "network": "dense"}
+DIGITS = Source(("digits",), tasks=3)
+BITS = Measured(("bits",), "pca", 40, 40)
+
+
+def settings(steps):
+    return Settings(steps=steps, batch=32, lr=3e-3, device="cpu", precision="float32", channels_last="no")
+
+
+def test_models_that_share_nothing_transfer_nothing(tmp_path):
+    found = run(
+        Chosen("vae", "separate", OPTIONS), DIGITS, out=tmp_path, settings=settings(3), measured=BITS, progress=False
+    )
+    assert found["summary"]["bits"]["forward_transfer"] == 0
+    assert len(found["before"]) == len(found["fresh"]) == 2
+    assert "forward transfer: bits 0" in table(found)
+
+
+def test_a_model_that_learnt_digits_knows_more_of_digits(tmp_path):
+    found = run_seeds(
+        Chosen("vae", "finetune", OPTIONS),
+        DIGITS,
+        (0, 1),
+        out=tmp_path,
+        settings=settings(60),
+        measured=BITS,
+        progress=False,
+    )
+    one, two = (json.loads((tmp_path / f"seed{s}" / "results.json").read_text()) for s in (0, 1))
+    for r in (one, two):
+        b, f = ([e["bits"]["value"] for e in r[k]] for k in ("before", "fresh"))
+        by_hand = sum(y - x for x, y in zip(b, f, strict=True)) / 2
+        assert r["summary"]["bits"]["forward_transfer"] == pytest.approx(by_hand)
+        assert by_hand > 0.1
+    e = found["summary"]["bits"]["final"]
+    assert e["value"] == pytest.approx((one["summary"]["bits"]["final"] + two["summary"]["bits"]["final"]) / 2)
+    assert e["interval"]["low"] < e["value"] < e["interval"]["high"]
+    assert "bits forward transfer: " in table_of_seeds(found)
+    with pytest.raises(ValueError, match="seeds that differ"):
+        run_seeds(Chosen("vae", "finetune"), DIGITS, (1, 1), out=tmp_path)
