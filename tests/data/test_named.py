@@ -24,6 +24,7 @@ EXPECTED = {
     "mnist_binary": ((1, 28, 28), 2, 10, 55000, 5000, 10000),
     "fashion_mnist": ((1, 28, 28), 256, 10, 55000, 5000, 10000),
     "omniglot": ((1, 28, 28), 256, 0, 17352, 1928, 13180),
+    "omniglot_drawers": ((1, 28, 28), 256, 50, 23371, 2597, 6492),
     "usps": ((1, 16, 16), 256, 10, 6562, 729, 2007),
     "cifar10": ((3, 32, 32), 256, 10, 45000, 5000, 10000),
     "cifar10_lossless": ((3, 32, 32), 256, 10, 3150, 350, 500),
@@ -154,6 +155,24 @@ def test_choices_of_omniglot():
     assert set(character.about["class_counts"]["test"][964:]) == {20}
     with pytest.raises(ValueError, match="Unknown label of omniglot 'alphabt'. Did you mean 'alphabet'"):
         load("omniglot", label="alphabt")
+
+
+@needs_data
+def test_drawers_of_omniglot_share_alphabets_and_no_drawing():
+    found = load("omniglot_drawers")
+    assert found.test.y.bincount().tolist()[30] == 80  # Angelic: 20 characters, 4 drawers
+    assert found.train.y.unique().tolist() == found.test.y.unique().tolist() == list(range(50))
+    rows = [{bytes(x.numpy()) for x in part.x[:].flatten(1)} for part in (found.train, found.test)]
+    assert len(rows[0] & rows[1]) < 0.002 * len(rows[1])  # two hands may make the same stroke
+
+
+@needs_data
+def test_hair_of_celeba_is_one_of_six():
+    hair, bald = load("celeba", label="hair"), load("celeba", label="Bald")
+    assert hair.spec.classes == 6
+    assert set(hair.test.y.unique().tolist()) == {-1, 0, 1, 2, 3, 4, 5}
+    assert (bald.test.y[hair.test.y == 4] == 1).all()
+    assert (bald.test.y[(hair.test.y >= 0) & (hair.test.y != 4)] == 0).all()
 
 
 @needs_data

@@ -177,6 +177,13 @@ SOURCES: dict[str, Source] = {
         readers.omniglot,
         (File("omniglot/omniglot_28x28.npz", "e5a5433f4d773ca45ebcf697cd0f6ba6"),),
     ),
+    "omniglot_drawers": Source(
+        "Omniglot, all 50 alphabets as classes, tested on drawers that were not seen in training",
+        "https://github.com/brendenlake/omniglot",
+        "MIT",
+        readers.omniglot_drawers,
+        (File("omniglot/omniglot_28x28.npz", "e5a5433f4d773ca45ebcf697cd0f6ba6"),),
+    ),
     "usps": Source(
         "USPS, 16 x 16 handwritten digits, grey values rounded to 256 levels",
         "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html#usps",

@@ -146,6 +146,23 @@ def omniglot(paths: Sequence[Path], seed: int) -> Raw:
     )
 
 
+def omniglot_drawers(paths: Sequence[Path], seed: int) -> Raw:
+    """All 50 alphabets, which are the classes; of the 20 drawers of each character the last four are the test set."""
+    z = _npz(paths[0])
+    sets = ("train", "test")
+    x, drawer = _channels_first(np.concatenate([z[f"{s}_images"] for s in sets])), [z[f"{s}_drawer"] for s in sets]
+    alphabets = len(z["train_alphabet_names"])
+    y = np.concatenate([z["train_alphabet"].astype(np.int64), z["test_alphabet"].astype(np.int64) + alphabets])
+    test = np.isin(np.concatenate(drawer), np.unique(drawer[0])[-4:])
+    names = [name for s in sets for name in z[f"{s}_alphabet_names"].tolist()]
+    return Raw(
+        {"train": Part(x[~test], y[~test]), "test": Part(x[test], y[test])},
+        ("train: the first 16 drawers of each character. test: the last 4.",),
+        class_names=names,
+        notes=("ink is 255 on 0",),
+    )
+
+
 def cifar10(paths: Sequence[Path], seed: int) -> Raw:
     z = _npz(paths[0])
     parts = {s: Part(decode_jpeg(z[f"{s}_jpeg"], z[f"{s}_offsets"]), z[f"{s}_labels"]) for s in ("train", "test")}
