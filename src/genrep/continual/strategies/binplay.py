@@ -159,10 +159,20 @@ class _Task:
 
     def _place_without_encoder(self) -> None:
         if self.how.assignment == "semantic":
-            inside = self.all.coder.domain.cpu().inward(self.data.x.cpu()).flatten(1)
-            self._place(by_tree(inside, torch.arange(self.first, self.last), self.all.codes.word))
+            number = torch.arange(self.first, self.last)
+            self._place(by_tree(self._meaning(), number, self.all.codes.word))
         else:
             self._place(torch.arange(len(self.data)))
+
+    def _meaning(self) -> Tensor:
+        """Images (N, D) and, as long as they are far from their mean, labels: classes are told apart first."""
+        inside = self.all.coder.domain.inward(self.data.x.to(self.all.coder.device)).flatten(1)
+        radius = (inside - inside.mean(0)).square().sum(1).mean().sqrt()
+        assert self.data.y is not None
+        y = self.data.y.to(inside.device)
+        return torch.cat(
+            [inside, radius * F.one_hot(y.clamp_min(0), self.all.model.data.classes) * (y >= 0)[:, None]], 1
+        )
 
     def _in_order(self, values: Tensor) -> Tensor:
         """What belongs to the examples of the task, in the order of their codes."""
@@ -238,7 +248,7 @@ def binplay(
     bits: int = 200,
     task_code: TaskCode = "prefix",
     task_bits: int = 10,
-    assignment: Assignment = "greedy",
+    assignment: Assignment = "semantic",
     weight: float = 10.0,
     decoder: Start = "adjust",
     new: Images = "decoded",
@@ -259,8 +269,8 @@ def binplay(
         task_code: Bits of the task: prefix (thesis), appended (released code) or none.
         task_bits: How many they are.
         assignment: Of codes to examples: greedy, the nearest code that is left to what an encoder says (as published);
-            exact, the least sum of distances in each batch; semantic, without an encoder, near codes for near examples;
-            order, as the examples come.
+            exact, the least sum of distances in each batch; semantic, without an encoder, near codes for near examples
+            of one class; order, as the examples come.
         weight: Of the distance to the code, beside the squared error of the encoder's own reconstruction.
         decoder: In a new task adjust goes on (thesis), anew starts over (released code), local starts from the decoder
             that was trained with the encoder.

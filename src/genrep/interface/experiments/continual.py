@@ -4,8 +4,8 @@
 continual`), `model` (a name, or {model: vae, latent: 8}), `strategies`: names, or {label, strategy, published, model,
 told, fraction, and options of the strategy}. `metrics`, `features` and `settings` as in `genrep continual`; `ratio`:
 [[a, b], ...], pairs of labels of which the ratio of final Fréchet distances is told; `show: false`: no samples are
-pictured. A budget says `steps` (of a task), `samples` and `examples`. Where a row trains `separate` models, forward
-transfer is told against them.
+pictured. A budget says `steps` (of a task), `samples`, `examples` and, by the name of a model or strategy, `options`
+that rows have where they say nothing else. Where a row trains `separate` models, forward transfer is told against them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from genrep import models
 from genrep.continual import pictures, strategies
 from genrep.continual.scores import LOWER_IS_BETTER, forward_transfer
 from genrep.interface import continual as runs
@@ -25,7 +26,7 @@ from genrep.training.settings import Settings
 
 NEEDED = ("data", "stream", "model", "strategies")
 KEYS = ("stream", "model", "strategies", "metrics", "features", "settings", "ratio", "show")
-BUDGET = ("steps", "samples", "examples", "settings")
+BUDGET = ("steps", "samples", "examples", "settings", "options")
 _OWN = ("label", "strategy", "model", "told", "fraction", "published")
 
 
@@ -51,9 +52,14 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
         how.get("samples", 1000),
         how.get("examples", 1000),
     )
-    found = {}
+    found, more = {}, how.get("options", {})
+    for name in more:
+        choose(name, (*models.names(), *strategies.names()), "model or strategy")
     for row in rows:
-        chosen = runs.Chosen(row.model.model, row.strategy, row.model.options, row.options, row.told)
+        of_model, of_strategy = more.get(row.model.model, {}), more.get(row.strategy, {})
+        chosen = runs.Chosen(
+            row.model.model, row.strategy, of_model | row.model.options, of_strategy | row.options, row.told
+        )
         place = folder / file_name(row.label)
         found[row.label] = runs.run(
             chosen,
@@ -179,7 +185,8 @@ def _pictures(found: Mapping[str, Any], metric: str, folder: Path, *, show: bool
     first, last = next(iter(found.values())), len(next(iter(found.values()))["tasks"]) - 1
     shown = {"tasks": f"{first['folder']}/stream.png", f"{metric} of each task": "matrices.png"}
     for label, f in found.items():
-        samples = f"{f['folder']}/samples/{last:03d}.png"
-        if show and (folder / samples).exists():
-            shown[f"samples, {label}"] = samples
+        for kind in ("samples", "recalled") if show else ():
+            images = f"{f['folder']}/{kind}/{last:03d}.png"
+            if (folder / images).exists():
+                shown[f"{kind}, {label}"] = images
     return shown
