@@ -70,8 +70,8 @@ class RowLSTM(nn.Module):
         gates = self.gates(x + above, condition)
         h = c = gates.new_zeros(len(x), self.hidden, x.shape[3])
         rows = []
-        for i in range(x.shape[2]):
-            h, c = lstm(gates[:, :, i] + self.state(h), c)
+        for row in gates.unbind(2):  # one gradient for all rows; that of an index is as large as the whole, for each
+            h, c = lstm(row + self.state(h), c)
             rows.append(h)
         return x + self.up(torch.stack(rows, 2))
 
@@ -130,8 +130,8 @@ class Diagonal(nn.Module):
         gates = skew(self.gates(x, condition))  # left of the image gates are zero, and so states stay zero
         h = c = gates.new_zeros(len(x), self.hidden, x.shape[2])
         columns = []
-        for t in range(gates.shape[3]):
-            h, c = lstm(gates[..., t] + self.state(F.pad(h, (1, 0))), c)
+        for column in gates.unbind(3):
+            h, c = lstm(column + self.state(F.pad(h, (1, 0))), c)
             columns.append(h)
         return unskew(torch.stack(columns, 3), x.shape[3])
 
