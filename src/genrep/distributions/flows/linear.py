@@ -17,20 +17,22 @@ class Linear(Bijection):
 
     log |det| = positions * log |det W| (Glow, eqs. 9-11). `plain`: W is free; a W that is singular raises. `lu`:
     W = P L (U + diag(sign exp(s))) with unit-triangular L, strictly upper U and s = 6 tanh(raw / 6): always invertible,
-    with a log-determinant that costs O(C). Both start at a random rotation.
+    with a log-determinant that costs O(C). Both start at a random rotation, or at the identity.
     """
 
     permutation: Tensor
     sign: Tensor
 
-    def __init__(self, channels: int, kind: Literal["plain", "lu"] = "lu") -> None:
+    def __init__(
+        self, channels: int, kind: Literal["plain", "lu"] = "lu", start: Literal["rotation", "identity"] = "rotation"
+    ) -> None:
         super().__init__()
-        start = torch.linalg.qr(torch.randn(channels, channels)).Q
+        square = torch.linalg.qr(torch.randn(channels, channels)).Q if start == "rotation" else torch.eye(channels)
         self.kind = kind
         if kind == "plain":
-            self.weight = nn.Parameter(start)
+            self.weight = nn.Parameter(square)
             return
-        p, low, up = torch.linalg.lu(start)
+        p, low, up = torch.linalg.lu(square)
         diagonal = up.diagonal()
         self.register_buffer("permutation", p)
         self.register_buffer("sign", diagonal.sign())
