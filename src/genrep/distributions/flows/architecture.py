@@ -151,7 +151,7 @@ def autoregressive_chain(
         layer = Autoregressive(net, f)
         if k == 0 or normalisation == "batch":  # later layers keep what the first one has normalised
             built.append(_NORMS[normalisation](d))
-        built += [*([Linear(d)] if mix else []), Inverted(layer) if inverse else layer]
+        built += [*([Linear(d, start="identity")] if mix else []), Inverted(layer) if inverse else layer]
     return Chain(*built)
 
 
