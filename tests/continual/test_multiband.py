@@ -173,8 +173,9 @@ def test_draws_come_from_earlier_bands_and_do_not_change_with_the_model():
 def test_phases_train_what_they_claim_and_nothing_else():
     found, data = learnt(1)
     assert [p.share for p in found.learn(0, data)] == [None]
-    local, alone, joint = found.learn(1, data)
-    assert sum(p.share for p in (local, alone, joint)) == pytest.approx(1)
+    local, alone, joint, forgetting = found.learn(1, data)
+    assert sum(p.share for p in (local, alone, joint, forgetting)) == pytest.approx(1)
+    assert len(strategy(gamma=1.0).learn(1, data)) == 3
 
     def run(phase):
         start = {k: t.clone() for k, t in storage.state(found).items()}
@@ -227,17 +228,18 @@ def test_new_pairs_are_examples_with_their_own_latents():
 
 
 def test_only_decoder_translator_and_bands_are_kept():
-    found = strategy()
+    found = strategy(local="decoder")
     names = set(memory(found))
     assert all(n.startswith(("bands.generative.likelihood", "bands.generative.prior")) for n in names)
     assert ledger(found).keys() == {"bands.generative"}
     parts = found.bands.generative
     size = sum(p.numel() * 4 for p in parts.likelihood.parameters())
     assert ledger(found)["bands.generative"] == size + 4 * 2 * 4 + 4 * 8, "bits: 4 bands of 2; counts: int64"
+    assert ledger(strategy(local="encoder")).keys() == {"bands.generative", "local.inference"}
     assert ledger(strategy(local="last")).keys() == {"bands.generative", "local"}
 
 
-@pytest.mark.parametrize("local", ["fresh", "decoder", "last"])
+@pytest.mark.parametrize("local", ["fresh", "decoder", "encoder", "last"])
 def test_the_local_model_starts_as_said(local):
     found = strategy(local=local)
     fresh = copy.deepcopy(found.local)
@@ -251,15 +253,17 @@ def test_the_local_model_starts_as_said(local):
         part: torch.equal(storage.state(again.local)[part], storage.state(found.bands)[part])
         for part in (decoder, encoder)
     }
-    assert same == {decoder: local != "fresh", encoder: local == "last"}
-    assert torch.equal(storage.state(again.local)[encoder], storage.state(fresh)[encoder]) == (local != "last")
+    assert same == {decoder: local != "fresh", encoder: local in ("encoder", "last")}
+    assert torch.equal(storage.state(again.local)[encoder], storage.state(fresh)[encoder]) == (
+        local in ("fresh", "decoder")
+    )
 
 
 class Cut(Exception):
     """A process that is killed."""
 
 
-@pytest.mark.parametrize("place", [(1, 0, 2), (1, 1, 0), (2, 2, 3), (2, 0, "finish"), (2, 1, "finish")])
+@pytest.mark.parametrize("place", [(1, 0, 2), (1, 1, 0), (2, 2, 1), (2, 3, 1), (2, 0, "finish"), (2, 1, "finish")])
 def test_resume_is_exact_in_every_phase(tmp_path, place, monkeypatch):
     """gamma is low, so that targets are replaced, too."""
     settings = dataclasses.replace(STEPS, checkpoint_seconds=0.0)

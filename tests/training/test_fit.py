@@ -325,6 +325,8 @@ def test_rates():
     assert settings.rate(9) == pytest.approx(1.0)
     assert settings.rate(59) == pytest.approx(0.5)
     assert settings.rate(109) == settings.rate(500) == pytest.approx(0.0)
+    falling = Settings(steps=140, warmup=0, schedule="exponential", horizon=140)
+    assert [falling.rate(k) for k in (0, 1, 70, 140, 500)] == pytest.approx([0.98**e for e in (0, 1, 70, 140, 140)])
     assert Settings(warmup=9).rate(10**6) == 1.0
     assert math.isclose(Settings(warmup=0).rate(0), 1.0)
 

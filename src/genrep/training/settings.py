@@ -36,8 +36,9 @@ class Settings:
         betas: Decay rates of AdamW's two moments (0.9, 0.999).
         weight_decay: AdamW's decoupled weight decay (0).
         warmup: Updates over which the learning rate rises linearly (100).
-        schedule: What follows the warm-up: constant, or a cosine that reaches zero at `horizon`.
-        horizon: Updates until a cosine schedule ends; 0: the steps given at the start, so that resuming with more steps
+        schedule: What follows the warm-up: constant, a cosine that reaches zero at `horizon`, or exponential, which
+            falls by the same factor in every update, to 6 % at `horizon`.
+        horizon: Updates until a schedule ends; 0: the steps given at the start, so that resuming with more steps
             does not change the past.
         clip: Largest norm of the gradient (1); 0: unclipped.
         accumulate: Batches whose gradients are averaged in one update.
@@ -65,7 +66,7 @@ class Settings:
     betas: tuple[float, float] | None = None
     weight_decay: float | None = None
     warmup: int | None = None
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
     horizon: int = 0
     clip: float | None = None
     accumulate: int = 1
@@ -99,7 +100,7 @@ class Settings:
             raise ValueError(f"Expected ema in [0, 1), got {self.ema}.")
         if (self.patience or self.keep_best) and not self.validate_every:
             raise ValueError("patience and keep_best need held-out measurements; set validate_every as well.")
-        choose(self.schedule, ("constant", "cosine"), "schedule")
+        choose(self.schedule, ("constant", "cosine", "exponential"), "schedule")
         choose(self.precision, ("auto", "float32", "bfloat16"), "precision")
         choose(self.channels_last, ("auto", "yes", "no"), "channels_last")
 
@@ -119,12 +120,14 @@ class Settings:
         return dataclasses.replace(self, **missing, device=pick_device(self.device), horizon=horizon)
 
     def rate(self, step: int) -> float:
-        """The factor of the learning rate in update `step`: linear warm-up, then constant or half a cosine."""
+        """The factor of the learning rate in update `step`: linear warm-up, then constant or what the schedule says."""
         warmup = self.warmup or 0
         factor = min(1.0, (step + 1) / (warmup + 1))
+        done = min(1.0, max(0, step - warmup) / max(1, self.horizon - warmup))
         if self.schedule == "cosine":
-            done = min(1.0, max(0, step - warmup) / max(1, self.horizon - warmup))
             factor *= 0.5 * (1 + math.cos(math.pi * done))
+        if self.schedule == "exponential":
+            factor *= _LAST**done
         return factor
 
     def player(self, model: Model, name: str) -> dict[str, Any]:
@@ -134,6 +137,7 @@ class Settings:
         return {k: SUGGESTED[k] for k in _PER_PLAYER} | dict(own) | set_here
 
 
+_LAST = 0.98**140  # 140 epochs of a factor of 0.98
 _PER_PLAYER = ("lr", "betas", "weight_decay")
 _LOWEST = {
     "steps": 1,
