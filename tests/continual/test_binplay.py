@@ -8,7 +8,7 @@ import torch
 
 from genrep import storage
 from genrep.continual import loop
-from genrep.continual.assignment import by_tree, distances, match, match_all
+from genrep.continual.assignment import by_tree, distances, match, match_all, match_free
 from genrep.continual.binary import Assigning, SoftTargets
 from genrep.continual.codes import Codes, multiplier, odd_primes, word_for
 from genrep.continual.strategies import build
@@ -160,11 +160,16 @@ def test_matchings():
 
 @pytest.mark.parametrize("how", ["greedy", "exact"])
 def test_what_is_taken_is_not_given_again(how):
-    cost = torch.rand(4, 9, generator=torch.Generator().manual_seed(1))
+    codes = Codes(12, 9, task_code="none")(torch.arange(9), torch.zeros(9, dtype=torch.int64))
     taken = torch.tensor([1, 0, 1, 0, 0, 1, 0, 0, 1], dtype=torch.bool)
-    chosen = match(cost.masked_fill(taken, torch.inf), how)
-    assert not taken[chosen].any()
+    before = taken.clone()
+    z = torch.randn(4, 12, generator=torch.Generator().manual_seed(1))
+    chosen = match_free(z, codes, taken, how)
+    assert not before[chosen].any()
     assert len(chosen.unique()) == 4
+    assert taken.tolist() == [bool(b) or i in chosen for i, b in enumerate(before)]
+    first = distances(z[:1], codes).masked_fill(before, torch.inf).argmin()
+    assert how == "exact" or chosen[0] == first
 
 
 def test_matching_a_whole_task():

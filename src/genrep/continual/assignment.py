@@ -17,12 +17,13 @@ _WHOLE = 4096  # examples that are matched exactly in one go; more in blocks
 
 
 def distances(z: Tensor, codes: Tensor) -> Tensor:
-    """|z - c|^2 of every pair, (B, M), of z (B, n) and codes (M, n)."""
-    return z.square().sum(1, keepdim=True) + codes.shape[1] - 2 * z @ codes.T
+    """|z - c|^2 of every pair, (B, M), of z (B, n) and codes (M, n), in float32 also where bfloat16 is on."""
+    with torch.autocast(z.device.type, enabled=False):  # rounded to eight bits, most distances would be equal
+        return z.square().sum(1, keepdim=True) + codes.shape[1] - 2 * z @ codes.T
 
 
 def match(cost: Tensor, how: Matching) -> Tensor:
-    """A column for each row of cost (B, M), B <= M, no column twice, (B,) int64; infinite entries are taken already.
+    """A column for each row of cost (B, M), B <= M, no column twice, (B,) int64.
 
     greedy: each row in turn takes what is cheapest of what is left (thesis, algorithm 2). exact: the sum is least.
     """
@@ -30,9 +31,7 @@ def match(cost: Tensor, how: Matching) -> Tensor:
     assert rows <= columns, (rows, columns)
     found = cost.detach().to("cpu", torch.float32).numpy()
     if how == "exact":
-        free = np.flatnonzero(np.isfinite(found[0]))
-        _, chosen = linear_sum_assignment(found[:, free])
-        return torch.from_numpy(free[chosen]).to(cost.device)
+        return torch.from_numpy(linear_sum_assignment(found)[1]).to(cost.device)
     found = found.copy()
     chosen = np.empty(rows, np.int64)
     for i, row in enumerate(found):
@@ -49,14 +48,18 @@ def match_all(z: Tensor, codes: Tensor, how: Matching, block: int = 128) -> Tens
     n = len(z)
     if how == "exact":
         block = n if n <= _WHOLE else 1024
-    chosen, taken = (
-        torch.empty(n, dtype=torch.int64, device=z.device),
-        torch.zeros(n, dtype=torch.bool, device=z.device),
-    )
+    chosen = torch.empty(n, dtype=torch.int64, device=z.device)
+    taken = torch.zeros(n, dtype=torch.bool, device=z.device)
     for rows in torch.randperm(n).to(z.device).split(block):
-        cost = distances(z[rows], codes).masked_fill_(taken, torch.inf)
-        chosen[rows] = match(cost, how)
-        taken[chosen[rows]] = True
+        chosen[rows] = match_free(z[rows], codes, taken, how)
+    return chosen
+
+
+def match_free(z: Tensor, codes: Tensor, taken: Tensor, how: Matching) -> Tensor:
+    """A code for each z (B, n) that is not among the taken (M,), which grow by them, (B,) int64."""
+    free = (~taken).nonzero()[:, 0]
+    chosen = free[match(distances(z, codes[free]), how)]
+    taken[chosen] = True
     return chosen
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrep.continual.assignment import Matching, distances, match
+from genrep.continual.assignment import Matching, match_free
 from genrep.contracts import Batch, Model, Objective, Terms
 from genrep.objectives.autoencoding import Autoencoding, code
 
@@ -55,9 +55,7 @@ class Assigning(Autoencoding):
         for part in z.split([left, len(z) - left]) if left < len(z) else (z,):
             if bool(taken.all()):
                 taken.zero_()
-            cost = distances(part, codes).masked_fill_(taken, torch.inf)
-            chosen.append(match(cost, self.how))
-            taken[chosen[-1]] = True
+            chosen.append(match_free(part, codes, taken, self.how))
         return torch.cat(chosen)
 
 

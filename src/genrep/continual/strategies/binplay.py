@@ -257,7 +257,7 @@ def binplay(
     network: NetworkName = "auto",
     width: int = 0,
     depth: int = 0,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     first_lr: float = 5e-3,
     encoder_share: float = 0.2,
     decoder_share: float = 0.5,
