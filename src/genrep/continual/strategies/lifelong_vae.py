@@ -65,7 +65,7 @@ class LifelongVAE(Studying):
         check_one_player(self.model, "lifelong_vae")
 
 
-def lifelong_vae(setting: Setting, *, weight: float = 1.0, share: float = 0.0) -> Strategy:
+def lifelong_vae(setting: Setting, *, weight: float = 0.01, share: float = 0.0) -> Strategy:
     """Lifelong VAE (Ramapuram et al., 2020): replay by a teacher whose posterior the student keeps.
 
     L(x) on new data and draws of the teacher, + weight KL(q(z | x) || q_T(z | x)) on those draws. What the model is
