@@ -12,7 +12,7 @@ from genrep.continual import loop
 from genrep.continual.bands import Draws, Encodings, Pairs, nearest_above
 from genrep.continual.strategies import build
 from genrep.continual.strategy import Setting, ledger, memory
-from genrep.contracts import Batch, Unsupported
+from genrep.contracts import Batch, DataSpec, Unsupported
 from genrep.data.streams import by_task
 from genrep.distributions.bands import Band, BandPrior, bernoulli_kl, relaxed_bits
 from genrep.distributions.basic import Bernoulli, Gaussian, kl
@@ -321,3 +321,13 @@ def test_what_does_not_fit_is_refused():
             strategy(**wrong)
     with pytest.raises(ValueError, match="Expected local of multiband"):
         strategy(local="lost")
+
+
+def test_colour_images_of_64_by_64():
+    torch.manual_seed(0)
+    spec = DataSpec((3, 64, 64), levels=256, classes=2)
+    model = build_model("multiband_vae", spec, latent=32, binary=8, width=8, conditional=True)
+    x = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    terms = model(Batch(x, torch.tensor([0, 1, 1, 0])))
+    assert all(t.isfinite().all() for t in terms.values())
+    assert model.sample(2, condition=-1, seed=0).shape == (2, 3, 64, 64), "-1: of any band"

@@ -191,7 +191,7 @@ def multiband(
     *,
     local_share: float = 0.33,
     translator_share: float = 0.03,
-    gamma: float = 0.9,
+    gamma: float = 0.95,
     ratio: float = 0.5,
     cap: float = 1.5,
     draws: int = 8192,
