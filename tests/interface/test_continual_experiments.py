@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import yaml
 
 from genrep.interface.continual import Source, read
 from genrep.interface.experiments import continual
@@ -42,6 +43,27 @@ def test_rows_of_strategies(tmp_path):
     log = (tmp_path / "half" / "results.json").stat().st_mtime_ns
     assert continual.run(SAID, HOW, seed=0, folder=tmp_path, progress=False) == found
     assert (tmp_path / "half" / "results.json").stat().st_mtime_ns == log
+
+
+def test_options_of_a_budget_are_those_of_rows_that_say_nothing_else(tmp_path):
+    rows = ["finetune", "binplay", {"label": "wide", "strategy": "binplay", "width": 12, "bits": 40}]
+    said = SAID | {"model": "classifier", "strategies": rows, "metrics": ["accuracy"], "ratio": []}
+    how = HOW | {
+        "options": {"classifier": {"network": "dense", "width": 6}, "binplay": {"network": "dense", "width": 8}}
+    }
+    found = continual.run(said, how, seed=0, folder=tmp_path, progress=False)
+    kept = {
+        label: yaml.safe_load((tmp_path / label / "config.yaml").read_text())["chosen"]
+        for label in ("finetune", "binplay", "wide")
+    }
+    assert {one["options"]["width"] for one in kept.values()} == {6}
+    assert kept["finetune"]["strategy_options"] == {}
+    assert kept["binplay"]["strategy_options"] == {"network": "dense", "width": 8}
+    assert kept["wide"]["strategy_options"] == {"network": "dense", "width": 12, "bits": 40}
+    for label in ("binplay", "wide"):
+        assert (tmp_path / found["pictures"][f"recalled, {label}"]).is_file()
+    with pytest.raises(ValueError, match="Unknown model or strategy"):
+        continual.run(said, HOW | {"options": {"binplai": {}}}, seed=0, folder=tmp_path / "x", progress=False)
 
 
 @pytest.mark.parametrize(
