@@ -28,6 +28,13 @@ def check_one_player(model: Model, strategy: str) -> None:
             raise Unsupported(f"Strategy {strategy} needs a model of one player, this one has {', '.join(set(turns))}.")
 
 
+def weight_for(model: Model, given: float | None, *, classifier: float, other: float) -> float:
+    """The weight given, or what suits the model: a cross-entropy has smaller gradients than nats of whole examples."""
+    if given is not None:
+        return given
+    return other if model.generative.can_sample else classifier
+
+
 class Slots(nn.Module):
     """A tensor for each parameter, of its shape."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genrep.continual.penalty import PathIntegral, Quadratic, check_one_player
+from genrep.continual.penalty import PathIntegral, Quadratic, check_one_player, weight_for
 from genrep.continual.strategy import Phase, Setting, Strategy, extended
 from genrep.contracts import Data
 
@@ -12,12 +12,13 @@ class Intelligent(Strategy):
 
     kept = ("model", "penalty")
 
-    def __init__(self, setting: Setting, weight: float, damping: float) -> None:
+    def __init__(self, setting: Setting, weight: float | None, damping: float) -> None:
         super().__init__()
         self.model = setting.make()
         check_one_player(self.model, "si")
         if not damping > 0:
             raise ValueError(f"Expected damping > 0, got {damping}.")
+        weight = weight_for(self.model, weight, classifier=1e4, other=1.0)
         self.penalty, self.damping = Quadratic(self.model, weight), damping
         self.path = PathIntegral(self.model, self.penalty)  # not kept: it belongs to a task
 
@@ -35,11 +36,11 @@ class Intelligent(Strategy):
         return [phase._replace(stage=0) for phase in phases]
 
 
-def si(setting: Setting, *, weight: float = 1.0, damping: float = 0.1) -> Strategy:
+def si(setting: Setting, *, weight: float | None = None, damping: float = 0.1) -> Strategy:
     """Synaptic intelligence (Zenke, Poole & Ganguli, 2017): a penalty weighed by path integrals of the gradient.
 
     Args:
-        weight: Of the penalty; half of it is their c.
+        weight: Of the penalty, half of it is their c; None: 1e4 around a classifier, else 1.
         damping: Their xi, which bounds the importance of weights that hardly moved.
     """
     return Intelligent(setting, weight, damping)
