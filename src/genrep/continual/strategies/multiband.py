@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from functools import partial
 from typing import Literal, NamedTuple, cast
 
@@ -79,17 +80,18 @@ class Multiband(Strategy):
             return [Phase(self.bands, lambda: told, finish=lambda: self._first(data), fit=fit)]
         local, alone = self.options.local_share, self.options.translator_share
 
-        def pairs(threshold: float) -> Data:
-            new, old = self._encodings(task, data), Draws(self.before, task, self.options.draws)
+        def pairs(threshold: float, draws: int = self.options.draws) -> Data:
+            new, old = self._encodings(task, data), Draws(self.before, task, draws)
             if threshold < 1:
                 old.forget(new, self._translator(), threshold)
             return Pairs(data, new, old, min(self.options.cap, self.options.ratio * task))
 
         whole, joint = self._consolidating(_ALL), 1 - local - alone
+        few = math.ceil(self.options.draws / 4)  # the translator alone has few updates
         halves = [1.0] if self.options.gamma >= 1 else [1.0, self.options.gamma]
         phases = [
             Phase(self.local, lambda: told, start=self._begin, finish=lambda: self._learnt(task, data), share=local),
-            *([Phase(self._consolidating(_TRANSLATOR), lambda: pairs(1.0), share=alone)] if alone else []),
+            *([Phase(self._consolidating(_TRANSLATOR), partial(pairs, 1.0, few), share=alone)] if alone else []),
             *(Phase(whole, partial(pairs, threshold), share=joint / len(halves)) for threshold in halves),
         ]
         return [phase._replace(fit=fit) for phase in phases]
