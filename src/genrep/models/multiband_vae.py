@@ -63,7 +63,10 @@ def multiband_vae(
     else:
         w, out = width or 512, (channels, *data.shape[1:])
         hidden = [w, max(1, w // 4), max(1, w // 8)]
-        coders = MLP(data.shape, hidden, code), MLP((aligned,), [w, 2 * w], out)
+        coders = (
+            MLP(data.shape, hidden, code, start="kaiming"),
+            MLP((aligned,), [w, 2 * w], out, start="kaiming"),
+        )
     return banded(
         data, *coders, latent=latent, binary=binary, aligned=aligned, beta=beta, binary_beta=binary_beta,
         likelihood=likelihood, bands=data.classes if conditional else 0,

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 
+def kaiming(layers: Iterable[nn.Module]) -> None:
+    """Draw the weights of linear layers anew from N(0, 2 / inputs)."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
 class MLP(nn.Module):
     """(x, c) -> linear, SiLU, ..., linear: (B, *in), (B, C) or None -> (B, *out).
 
-    `condition`: the width C of a condition that is joined to the input.
+    Args:
+        condition: The width C of a condition that is joined to the input.
+        start: Of the hidden weights. kaiming (He et al., 2015) keeps the size of signals through many layers, where
+            the usual uniform draw shrinks them.
     """
 
     def __init__(
-        self, shape_in: Sequence[int], hidden: Sequence[int], shape_out: Sequence[int], condition: int = 0
+        self,
+        shape_in: Sequence[int],
+        hidden: Sequence[int],
+        shape_out: Sequence[int],
+        condition: int = 0,
+        *,
+        start: Literal["uniform", "kaiming"] = "uniform",
     ) -> None:
         super().__init__()
         self.shape_out, self.condition = tuple(shape_out), condition
@@ -24,6 +41,8 @@ class MLP(nn.Module):
         for i, o in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Linear(i, o), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], torch.Size(shape_out).numel()))
+        if start == "kaiming":
+            kaiming(list(self.layers)[:-1])
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         x = x.flatten(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from genrep.nets.mlp import kaiming
+
 
 def band_codes(bands: int) -> Tensor:
     """A code of n bits for each band, (bands, n), with n the fewest that give every band a code of its own.
@@ -35,6 +37,7 @@ class Translator(nn.Module):
         self.code = nn.Sequential(nn.Linear(digits, 18), nn.SiLU(), nn.Linear(18, 12))
         width = latent + 12 + (12 if binary else 0)
         self.joined = nn.Sequential(nn.Linear(width, aligned // 2), nn.SiLU(), nn.Linear(aligned // 2, aligned))
+        kaiming(self.modules())  # or z hardly depends on lambda at first, and the KL divergence closes most latents
 
     def forward(self, x: Tensor) -> Tensor:
         normal, bits, code = x.split(self.sizes, 1)
