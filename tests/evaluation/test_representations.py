@@ -172,3 +172,10 @@ def test_a_factor_in_two_codes_has_no_gap_and_is_incomplete():
 def test_constant_factors_are_refused():
     with pytest.raises(ValueError, match="factor 1 is constant"):
         mutual_information_gap(normal(100, 3, 0), torch.tensor([[0, 0], [1, 0]]).repeat(50, 1))
+
+
+def test_dci_of_codes_that_say_nothing_is_zero_not_nan():
+    factors = torch.randint(0, 3, (120, 2), generator=torch.Generator().manual_seed(0))
+    found = dci(torch.ones(120, 3), factors, seed=0)
+    assert (found.disentanglement.value, found.completeness.value) == (0.0, 0.0)
+    assert found.disentanglement.standard_error == 0.0

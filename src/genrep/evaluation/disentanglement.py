@@ -171,7 +171,7 @@ def _forests(
         importance.append(forest.feature_importances_)
         accuracy.append(float(forest.score(z_test, f_test[:, j])))
     r = np.stack(importance, 1)  # (L, F)
-    share = r.sum(1) / r.sum()
+    share = r.sum(1) / max(r.sum(), 1e-300)  # where no code tells a factor, as codes that are constant, D and C are 0
     return float(share @ _purity(r)), float(_purity(r.T).mean()), float(np.mean(accuracy))
 
 
