@@ -390,7 +390,7 @@ def test_replays_are_told_their_component():
     objective = only(strategy.model)
     assert isinstance(objective, Unsupervised)
     strategy.counts.add(IMAGES.tasks[0].train)
-    objective.taught_by(strategy.model, strategy.counts, 0.25)
+    objective.taught_by(Memories(strategy.model, strategy.counts), 0.25)
     terms = strategy.model.eval()(BATCH)
     assert {k: len(t) for k, t in terms.items()} == dict.fromkeys(("distortion", "rate", "component", "label"), 16)
     assert (terms["label"] == 0).sum() == 12

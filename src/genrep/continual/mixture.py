@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from genrep.continual.memory import Counts
-from genrep.continual.replay import replayed
+from genrep.continual.replay import Memories, replayed
 from genrep.contracts import Batch, Conditional, Model, Objective, Terms
 from genrep.distributions.basic import Event, Gaussian, kl
 from genrep.distributions.heads import GaussianHead
@@ -214,14 +212,13 @@ class Unsupervised(Objective):
         self.terms = {"distortion": weights["distortion"], "rate": weights["rate"], "component": 1.0, "label": 1.0}
         super().__init__()
         self.gathered, self.deviations, self.wait = Gathered(prior), deviations, wait
-        self.teacher: tuple[Model, Counts, float] | tuple[()] = ()
+        self.teacher: tuple[Memories, float] | tuple[()] = ()  # in a tuple: no part of the phase's model
 
-    def taught_by(self, model: Model, counts: Counts, share: float) -> None:
-        frozen = copy.deepcopy(model).eval().requires_grad_(False)  # noqa: FBT003
-        self.teacher = (frozen, copy.deepcopy(counts), share)
+    def taught_by(self, memories: Memories, share: float) -> None:
+        self.teacher = (memories, share)
 
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
-        k = replayed(self.teacher[2], len(batch.x)) if self.teacher else 0
+        k = replayed(self.teacher[1], len(batch.x)) if self.teacher else 0
         x, y = inside(model, Batch(batch.x[k:])), None if batch.y is None else batch.y[k:]
         new = self._new(model, x, y) if len(x) else {}
         old = self._replayed(model, k) if k else {}
@@ -250,12 +247,11 @@ class Unsupervised(Objective):
 
     def _replayed(self, model: Model, n: int) -> Terms:
         assert self.teacher
-        teacher, counts, _ = self.teacher
-        y = counts.draw(n) if teacher.generative.reads_y else None
-        generative: Any = teacher.generative
+        memories = self.teacher[0]
+        y, generative = memories.labels(n), cast(Any, memories.model.generative)
         with torch.no_grad():
             k, z = generative.prior.draw(n, y)
-            x = inside(model, Batch(teacher.domain.outward(generative.likelihood(z, y=y).mean)))
+            x = inside(model, Batch(memories.model.domain.outward(generative.likelihood(z, y=y).mean)))
         found = bound(model, x, y, only=k)
         return {"distortion": found.distortion[:, 0], "rate": found.rate[:, 0], "label": -found.log_label[:, 0]}
 

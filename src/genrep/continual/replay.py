@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genrep.continual.memory import Counts
+from genrep.continual.strategy import frozen
 from genrep.contracts import Batch, Data, Model, Unsupported
 from genrep.data.binary import Redrawn
 
@@ -53,6 +54,12 @@ def replayed(share: float, n: int) -> int:
     return min(n, int(share * n + float(torch.rand(()))))
 
 
+def check_share(share: float) -> None:
+    """ValueError unless it is a share that `replay_share` understands."""
+    if not 0 <= share < 1:
+        raise ValueError(f"Expected share in [0, 1), 0 for the share of earlier examples among all, got {share}.")
+
+
 def replay_share(share: float, seen: int, now: int) -> float:
     """The share asked for, or for 0 that of earlier examples among all, so that tasks weigh as they are large."""
     return share or seen / (seen + now)
@@ -62,7 +69,7 @@ class Memories:
     """Draws of a frozen copy of a model, on labels in the proportions seen where it reads some."""
 
     def __init__(self, model: Model, counts: Counts, **how: Any) -> None:
-        self.model, self.how = copy.deepcopy(model).eval().requires_grad_(False), how  # noqa: FBT003
+        self.model, self.how = frozen(model), how
         self.counts = copy.deepcopy(counts)
 
     def labels(self, n: int) -> Tensor | None:

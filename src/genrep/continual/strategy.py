@@ -6,9 +6,10 @@ nothing else. So old data are out of reach unless a strategy declares that it st
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from genrep import storage
 from genrep.contracts import Data, DataSpec, Model, Objective, Unsupported
 from genrep.objectives.within import Jointly
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 class Setting(NamedTuple):
@@ -97,6 +100,11 @@ def ledger(strategy: Strategy) -> dict[str, int]:
         seen |= new.keys()
         found[path or "everything"] = sum(t.nbytes for t in new.values())
     return found
+
+
+def frozen(module: _Module) -> _Module:
+    """A copy that nothing trains: eval mode, no gradients."""
+    return copy.deepcopy(module).eval().requires_grad_(requires_grad=False)
 
 
 def needs(model: Model, capability: str, strategy: str) -> None:

@@ -10,7 +10,7 @@ from genrep.continual.coders import check_coder, only
 from genrep.continual.memory import Counts
 from genrep.continual.mixture import Assigned, Components, Unsupervised, bound, expand
 from genrep.continual.penalty import check_one_player
-from genrep.continual.replay import check_labels, replay_share
+from genrep.continual.replay import Memories, check_labels, check_share, replay_share
 from genrep.continual.strategy import Phase, Setting, Strategy, viewed
 from genrep.contracts import Data, Inference, Model, Unsupported
 from genrep.data.batches import InMemory
@@ -42,8 +42,7 @@ class Curl(Strategy):
                 "Expected components and poor >= 1, wait and deviations >= 0, got "
                 f"{components}, {poor}, {wait} and {deviations}."
             )
-        if not 0 <= share < 1:
-            raise ValueError(f"Expected share in [0, 1), 0 for the share of earlier examples among all, got {share}.")
+        check_share(share)
         posterior = cast(GaussianHead, base.inference.latent)
         with torch.no_grad():
             latent = posterior(torch.zeros(1, *base.data.shape)).mean.shape[1:]
@@ -69,7 +68,7 @@ class Curl(Strategy):
         def start() -> None:
             objective.gathered.clear()
             if seen := self.counts.total:
-                objective.taught_by(self.model, self.counts, replay_share(self.share, seen, len(data)))
+                objective.taught_by(Memories(self.model, self.counts), replay_share(self.share, seen, len(data)))
 
         def after_update(step: int) -> None:
             g, room = objective.gathered, self.prior.active < self.prior.capacity

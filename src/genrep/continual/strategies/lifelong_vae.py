@@ -8,7 +8,7 @@ from torch import Tensor
 from genrep.continual.coders import Lesson, Taught, check_coder, only
 from genrep.continual.memory import Counts
 from genrep.continual.penalty import check_one_player
-from genrep.continual.replay import Memories, check_labels, replay_share
+from genrep.continual.replay import Memories, check_labels, check_share, replay_share
 from genrep.continual.strategy import Phase, Setting, Strategy, viewed
 from genrep.contracts import Batch, Data, Model, Terms
 from genrep.data.batches import InMemory
@@ -40,8 +40,7 @@ class Studying(Strategy):
         self.model, self.counts, self.share, self.lesson = setting.make(), Counts(setting.spec), share, lesson
         check_coder(self.model, name)
         check_labels(self.model, name)
-        if not 0 <= share < 1:
-            raise ValueError(f"Expected share in [0, 1), 0 for the share of earlier examples among all, got {share}.")
+        check_share(share)
 
     def learn(self, task: int, data: Data) -> list[Phase]:
         assert isinstance(data, InMemory)

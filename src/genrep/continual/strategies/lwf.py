@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
 from genrep.continual.memory import Counts
-from genrep.continual.strategy import Phase, Setting, Strategy, extended, needs
+from genrep.continual.strategy import Phase, Setting, Strategy, extended, frozen, needs
 from genrep.contracts import Batch, Data, Model, Objective, Terms
 from genrep.data.batches import InMemory
 
@@ -56,8 +54,7 @@ class WithoutForgetting(Strategy):
 
         def start() -> None:
             if self.counts.total:
-                frozen = copy.deepcopy(self.model).eval().requires_grad_(False)  # noqa: FBT003
-                self.distillation.teacher = (frozen, self.counts.seen.nonzero()[:, 0])
+                self.distillation.teacher = (frozen(self.model), self.counts.seen.nonzero()[:, 0])
 
         count = len(self.model.objectives)
         phases = [Phase(extended(self.model, s, self.distillation), lambda: data, start=start) for s in range(count)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genrep import models, storage
 from genrep.continual.bands import Draws, Encodings, Pairs
-from genrep.continual.strategy import Phase, Setting, Strategy, needs
+from genrep.continual.strategy import Phase, Setting, Strategy, frozen, needs
 from genrep.contracts import Batch, Conditional, Data, DataSpec, Inference, Model, Recipe, Unsupported
 from genrep.data.batches import InMemory
 from genrep.distributions.bands import BandHead, BandPrior, OneBand
@@ -50,8 +50,7 @@ class Multiband(Strategy):
         super().__init__()
         _check(options)
         self.options, self.bands = options, bands_of(setting)
-        self.local, self.before = copy.deepcopy(self.bands), copy.deepcopy(self.bands.generative)
-        self.before.requires_grad_(False)  # noqa: FBT003
+        self.local, self.before = copy.deepcopy(self.bands), frozen(self.bands.generative)
         self.kept = ("bands.generative", *_KEPT.get(options.local, ()))
         prior = cast(BandPrior, self.bands.generative.get_submodule("prior"))
         prior.counts.zero_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genrep.continual.memory import Counts
-from genrep.continual.replay import Memories, Mixed, check_labels, replay_share
+from genrep.continual.replay import Memories, Mixed, check_labels, check_share, replay_share
 from genrep.continual.strategy import Phase, Setting, Strategy, needs, stages
 from genrep.contracts import Data
 from genrep.data.batches import InMemory
@@ -21,8 +21,7 @@ class Replay(Strategy):
         if soft:
             needs(self.model, "decode", name)
         check_labels(self.model, name)
-        if not 0 <= share < 1:
-            raise ValueError(f"Expected share in [0, 1), 0 for the share of earlier examples among all, got {share}.")
+        check_share(share)
 
     def learn(self, task: int, data: Data) -> list[Phase]:
         assert isinstance(data, InMemory)

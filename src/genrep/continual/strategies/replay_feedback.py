@@ -9,7 +9,7 @@ from torch.distributions import Categorical
 from genrep.continual.coders import check_coder, only
 from genrep.continual.memory import Counts
 from genrep.continual.penalty import check_one_player
-from genrep.continual.replay import Memories, Mixed, check_labels, replay_share
+from genrep.continual.replay import Memories, Mixed, check_labels, check_share, replay_share
 from genrep.continual.strategy import Phase, Setting, Strategy, viewed
 from genrep.contracts import Batch, Conditional, Data, Inference, Model, Objective, Terms
 from genrep.data.batches import InMemory
@@ -75,8 +75,7 @@ class Feedback(Strategy):
             raise ValueError(
                 f"Strategy replay_feedback learns labels of 2 classes or more, got {setting.spec.classes}."
             )
-        if not 0 <= share < 1:
-            raise ValueError(f"Expected share in [0, 1), 0 for the share of earlier examples among all, got {share}.")
+        check_share(share)
         posterior = base.inference.latent
         head = Head(posterior, _width(base), setting.spec.classes)
         self.model = Model(
