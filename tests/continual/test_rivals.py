@@ -12,6 +12,7 @@ from torch.func import functional_call
 from genrep import storage
 from genrep.continual import loop
 from genrep.continual.bayesian import WeightRate, posteriors, randomise
+from genrep.continual.binary import SoftTargets
 from genrep.continual.coders import Taught, only
 from genrep.continual.hypernetwork import Unchanged
 from genrep.continual.memory import Counts
@@ -21,7 +22,7 @@ from genrep.continual.replay import Memories
 from genrep.continual.strategies import build
 from genrep.continual.strategies.lifelong_vae import Consistency
 from genrep.continual.strategies.lifelong_vaegan import Dreaming
-from genrep.continual.strategies.replay_feedback import Head, SoftLabels
+from genrep.continual.strategies.replay_feedback import Head
 from genrep.continual.strategy import Setting, ledger, viewed
 from genrep.contracts import Batch, Unsupported
 from genrep.data.streams import by_task
@@ -49,14 +50,12 @@ def test_soft_labels_are_cross_entropy():
     model = build("replay_feedback", setting()).model
     x, y = BATCH
     logits = model.inference.label(model.domain.inward(x)).logits
-    hard = torch.nn.functional.one_hot(y, 4).float()
-    terms = SoftLabels(2.0)(model, Batch(x, hard))
-    torch.testing.assert_close(terms["label"], torch.nn.functional.cross_entropy(logits, y, reduction="none"))
-    own = SoftLabels(2.0)(model, Batch(x, logits.softmax(1)))["label"]
+    hard, loss = torch.nn.functional.one_hot(y, 4).float(), SoftTargets("cross_entropy", 2.0, learns=("inference",))
+    terms = loss(model, Batch(x, hard))
+    torch.testing.assert_close(terms["cross_entropy"], torch.nn.functional.cross_entropy(logits, y, reduction="none"))
+    own = loss(model, Batch(x, logits.softmax(1)))["cross_entropy"]
     torch.testing.assert_close(own, td.Categorical(logits=logits).entropy(), msg="least at its own opinion")
-    assert SoftLabels(2.0)(model, Batch(x, torch.zeros(16, 4)))["label"].abs().sum() == 0, (
-        "unknown labels teach nothing"
-    )
+    assert loss(model, Batch(x, torch.zeros(16, 4)))["cross_entropy"].abs().sum() == 0, "unknown labels teach nothing"
 
 
 def test_the_head_does_not_see_the_label_it_tells():

@@ -13,10 +13,10 @@ from genrep.continual.scores import (
     final,
     forgetting,
     forward_transfer,
+    gain_over_alone,
     over_seeds,
     score,
     summary,
-    zero_shot_transfer,
 )
 from genrep.continual.strategies import build
 from genrep.continual.strategy import Setting
@@ -35,17 +35,17 @@ def test_matrices_by_hand():
     assert backward_transfer(ACCURACY, lower_is_better=False) == pytest.approx((-0.2 - 0.3) / 2)
     assert forgetting(DISTANCE, lower_is_better=True) == pytest.approx((10 - 1) / 2)
     assert backward_transfer(DISTANCE, lower_is_better=True) == pytest.approx((-10 + 1) / 2)
-    assert forward_transfer(DISTANCE, [10, 15, 10], lower_is_better=True) == pytest.approx((3 + 1) / 2)
-    assert forward_transfer(ACCURACY, [0.9, 0.9, 0.9], lower_is_better=False) == pytest.approx(-0.05)
+    assert gain_over_alone(DISTANCE, [10, 15, 10], lower_is_better=True) == pytest.approx((3 + 1) / 2)
+    assert gain_over_alone(ACCURACY, [0.9, 0.9, 0.9], lower_is_better=False) == pytest.approx(-0.05)
     assert summary([[3.0]], "frechet") == {"final": 3.0, "forgetting": 0.0, "backward_transfer": 0.0}
     with pytest.raises(ValueError, match="a score alone"):
-        forward_transfer(DISTANCE, [1.0], lower_is_better=True)
+        gain_over_alone(DISTANCE, [1.0], lower_is_better=True)
 
 
 def test_forward_transfer_by_hand():
     before, fresh = [40.0, 25.0], [50.0, 45.0]
-    assert zero_shot_transfer(before, fresh, lower_is_better=True) == 15.0
-    assert zero_shot_transfer(before, fresh, lower_is_better=False) == -15.0
+    assert forward_transfer(before, fresh, lower_is_better=True) == 15.0
+    assert forward_transfer(before, fresh, lower_is_better=False) == -15.0
     assert summary(DISTANCE, "frechet", before, fresh)["forward_transfer"] == 15.0
     assert "forward_transfer" not in summary(DISTANCE, "frechet")
 

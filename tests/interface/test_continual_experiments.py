@@ -27,8 +27,8 @@ HOW = {"steps": 4, "samples": 40, "examples": 40, "settings": {"batch": 16}}
 def test_rows_of_strategies(tmp_path):
     found = continual.run(SAID, HOW, seed=0, folder=tmp_path, progress=False)
     assert found["columns"] == [
-        "strategy", "frechet", "forgetting (frechet)", "backward transfer (frechet)", "forward transfer (frechet)",
-        "kept, MiB", "published",
+        "strategy", "frechet", "forgetting (frechet)", "backward transfer (frechet)",
+        "gain over separate models (frechet)", "kept, MiB", "published",
     ]  # fmt: skip
     finetune, separate, half = found["rows"]
     assert [finetune[0], separate[0], half[0]] == ["finetune", "separate", "half"]

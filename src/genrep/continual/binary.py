@@ -79,9 +79,11 @@ class SoftTargets(Objective):
     cross_entropy: -sum_c t_c log p_c. squared_error: sum_c (t_c - p_c)^2, as in the released code.
     """
 
-    def __init__(self, loss: LossName) -> None:
-        self.terms = {loss: 1.0, "error_rate": 0.0}
-        super().__init__(learns=("inference.label",))
+    def __init__(self, loss: LossName, weight: float = 1.0, *, learns: tuple[str, ...] = ("inference.label",)) -> None:
+        if not weight > 0:
+            raise ValueError(f"Expected weight > 0, got {weight}.")
+        self.terms = {loss: weight, "error_rate": 0.0}
+        super().__init__(learns=learns)
         self.loss: LossName = loss
 
     def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:

@@ -15,7 +15,7 @@ from genrep.contracts import Batch, Conditional, Model, Objective, Terms, Unsupp
 from genrep.nets.mlp import MLP
 
 
-class Codes(nn.Module):
+class LearntCodes(nn.Module):
     """n learnt codes, (n, width)."""
 
     def __init__(self, n: int, width: int) -> None:
@@ -34,8 +34,8 @@ class HyperNetwork(nn.Module):
         if min(code, chunk, *hidden) < 1:
             raise ValueError(f"Expected code, hidden and chunk >= 1, got {code}, {list(hidden)} and {chunk}.")
         self.size = size
-        self.tasks = nn.ModuleList(Codes(1, code) for _ in range(tasks))
-        self.chunks = Codes(math.ceil(size / chunk), code)
+        self.tasks = nn.ModuleList(LearntCodes(1, code) for _ in range(tasks))
+        self.chunks = LearntCodes(math.ceil(size / chunk), code)
         self.body = MLP((2 * code,), hidden, (chunk,))
         last = cast(nn.Linear, self.body.layers[-1])
         nn.init.zeros_(last.weight)
@@ -43,7 +43,7 @@ class HyperNetwork(nn.Module):
 
     def forward(self, task: int) -> Tensor:
         c = self.chunks.values
-        e = cast(Codes, self.tasks[task]).values.expand(len(c), -1)
+        e = cast(LearntCodes, self.tasks[task]).values.expand(len(c), -1)
         return self.body(torch.cat([e, c], 1)).flatten()[: self.size]
 
 

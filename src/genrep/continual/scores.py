@@ -180,8 +180,8 @@ def backward_transfer(matrix: Matrix, *, lower_is_better: bool) -> float:
     return _mean([sign * (last[j] - matrix[j][j]) for j in range(len(last) - 1)])
 
 
-def forward_transfer(matrix: Matrix, alone: Sequence[float], *, lower_is_better: bool) -> float:
-    """Mean over j > 0 of R[j][j] - alone[j], signed so that positive means that earlier tasks helped.
+def gain_over_alone(matrix: Matrix, alone: Sequence[float], *, lower_is_better: bool) -> float:
+    """Mean over j > 0 of R[j][j] - alone[j], signed so that positive means that earlier tasks helped to learn task j.
 
     alone: scores of models that were trained on one task each, such as the diagonal of strategy `separate`.
     """
@@ -191,14 +191,14 @@ def forward_transfer(matrix: Matrix, alone: Sequence[float], *, lower_is_better:
     return _mean([sign * (matrix[j][j] - alone[j]) for j in range(1, len(matrix))])
 
 
-def zero_shot_transfer(before: Sequence[float], fresh: Sequence[float], *, lower_is_better: bool) -> float:
+def forward_transfer(before: Sequence[float], fresh: Sequence[float], *, lower_is_better: bool) -> float:
     """Mean over tasks j > 0 of R[j-1][j] - b[j], what a task is worth before it is learnt, beside a model of no task.
 
     before: R[j-1][j], fresh: b[j], both for j = 1 ... T - 1. Signed so that positive means that earlier tasks helped.
 
     Reference: Lopez-Paz & Ranzato (2017), eq. 4, their forward transfer.
 
-    >>> zero_shot_transfer([0.3, 0.2], [0.1, 0.1], lower_is_better=False)
+    >>> forward_transfer([0.3, 0.2], [0.1, 0.1], lower_is_better=False)
     0.15
     """
     sign = -1.0 if lower_is_better else 1.0
@@ -231,5 +231,5 @@ def summary(matrix: Matrix, metric: str, before: Sequence[float] = (), fresh: Se
         "backward_transfer": backward_transfer(matrix, lower_is_better=lower),
     }
     if before:
-        found["forward_transfer"] = zero_shot_transfer(before, fresh, lower_is_better=lower)
+        found["forward_transfer"] = forward_transfer(before, fresh, lower_is_better=lower)
     return found

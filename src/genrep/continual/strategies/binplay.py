@@ -21,6 +21,7 @@ from genrep.distributions.domains import domain_for
 from genrep.distributions.latent import Decoded
 from genrep.naming import choose
 from genrep.nets.autoencoder import NetworkName
+from genrep.nets.condition import encode_condition
 from genrep.objectives.autoencoding import Autoencoding
 
 Assignment = Literal["greedy", "exact", "semantic", "order"]
@@ -170,9 +171,7 @@ class _Task:
         radius = (inside - inside.mean(0)).square().sum(1).mean().sqrt()
         assert self.data.y is not None
         y = self.data.y.to(inside.device)
-        return torch.cat(
-            [inside, radius * F.one_hot(y.clamp_min(0), self.all.model.data.classes) * (y >= 0)[:, None]], 1
-        )
+        return torch.cat([inside, radius * encode_condition(y, self.all.model.data.classes, inside)], 1)
 
     def _in_order(self, values: Tensor) -> Tensor:
         """What belongs to the examples of the task, in the order of their codes."""
@@ -239,7 +238,7 @@ class _Task:
         """Of the examples of the task, one-hot, in the order of their codes; zeros where unknown."""
         assert self.data.y is not None
         y = self._in_order(self.data.y)
-        return F.one_hot(y.clamp_min(0), self.all.model.data.classes) * (y >= 0)[:, None]
+        return encode_condition(y, self.all.model.data.classes, y)
 
 
 def binplay(

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from genrep.continual.binary import SoftTargets
 from genrep.continual.coders import check_coder, only
 from genrep.continual.memory import Counts
 from genrep.continual.penalty import check_one_player
 from genrep.continual.replay import Memories, Mixed, check_labels, check_share, replay_share
 from genrep.continual.strategy import Phase, Setting, Strategy, viewed
-from genrep.contracts import Batch, Conditional, Data, Inference, Model, Objective, Terms
+from genrep.contracts import Batch, Conditional, Data, Inference, Model
 from genrep.data.batches import InMemory
 from genrep.nets.condition import encode_condition
 from genrep.objectives.within import Jointly
@@ -29,21 +30,6 @@ class Head(Conditional):
 
     def forward(self, x: Tensor, *, y: Tensor | None = None) -> Categorical:
         return Categorical(logits=self.linear(self.posterior(x).mean.flatten(1)), validate_args=False)
-
-
-class SoftLabels(Objective):
-    """-sum_c y_c log p(c | x), (B,), y (B, C) one-hot or soft; nothing for examples whose y is zero (unknown)."""
-
-    def __init__(self, weight: float) -> None:
-        if not weight > 0:
-            raise ValueError(f"Expected weight > 0, got {weight}.")
-        self.terms = {"label": weight}
-        super().__init__(learns=("inference",))
-
-    def forward(self, model: Model, batch: Batch, player: str = "model") -> Terms:
-        assert batch.y is not None
-        said = model.inference.label(model.domain.inward(batch.x)).logits.log_softmax(1)
-        return {"label": -(batch.y * said).sum(1)}
 
 
 class OneHot:
@@ -82,7 +68,7 @@ class Feedback(Strategy):
             base.data,
             base.generative,
             Inference(latent=posterior, label=head),
-            Jointly(only(base), SoftLabels(weight)),
+            Jointly(only(base), SoftTargets("cross_entropy", weight, learns=("inference",))),
             domain=base.domain,
             training=base.training_options,
         )

@@ -27,7 +27,7 @@ from genrep.data.splits import Splits
 from genrep.data.streams import union
 from genrep.evaluation.probe import probe
 from genrep.interface import continual as runs
-from genrep.interface.experiments.continual import Row, rows_of
+from genrep.interface.experiments.continual import Row, rows_of, source_of
 from genrep.naming import file_name
 from genrep.training.settings import Settings, pick_device
 
@@ -39,8 +39,7 @@ Encode = Callable[[Tensor], Tensor]
 
 def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: Path, progress: bool) -> dict[str, Any]:
     rows = rows_of(said)
-    data = (said["data"],) if isinstance(said["data"], str) else tuple(said["data"])
-    stream, _ = runs.read(runs.Source(data=data, **said["stream"]), seed)
+    stream, _ = runs.read(source_of(said), seed)
     settings = Settings(steps=how["steps"], seed=seed, **{**said.get("settings", {}), **how.get("settings", {})})
     labels = [int(n) for n in said["labels"]]
     found = []

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genrep import storage
 from genrep.contracts import Model
 from genrep.data.shower_model import CONDITIONS, simulate
 from genrep.data.splits import Splits
@@ -41,7 +39,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     energy = particle[:, list(splits.about["condition"]).index("energy")].contiguous()
     found = {}
     if splits.name == "showers":
-        again = kept_file(folder / "simulator.json", lambda: _simulated(particle, truth, energy, seed))
+        again = kept(folder, "simulator", lambda: _simulated(particle, truth, energy, seed))
         found["the simulator again"] = again
     for row in rows:
         model = trained(
@@ -58,13 +56,6 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
         "rows": [_line(label, entry) for label, entry in found.items()],
         "pictures": {"total response against energy": figure.name},
     }
-
-
-def kept_file(path: Path, make: Any) -> dict[str, Any]:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        storage.write_json(path, make())
-    return json.loads(path.read_text(encoding="utf8"))
 
 
 def undone(x: Tensor) -> Tensor:

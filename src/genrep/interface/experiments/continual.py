@@ -5,7 +5,7 @@ continual`), `model` (a name, or {model: vae, latent: 8}), `strategies`: names, 
 told, fraction, and options of the strategy}. `metrics`, `features` and `settings` as in `genrep continual`; `ratio`:
 [[a, b], ...], pairs of labels of which the ratio of final Fréchet distances is told; `show: false`: no samples are
 pictured. A budget says `steps` (of a task), `samples`, `examples` and, by the name of a model or strategy, `options`
-that rows have where they say nothing else. Where a row trains `separate` models, forward transfer is told against them.
+that rows have where they say nothing else. Where a row trains `separate` models, the gain over them is told.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args
 
 from genrep import models
 from genrep.continual import pictures, strategies
-from genrep.continual.scores import LOWER_IS_BETTER, forward_transfer
+from genrep.continual.scores import LOWER_IS_BETTER, gain_over_alone
 from genrep.interface import continual as runs
 from genrep.interface.pieces import pm
 from genrep.interface.variants import Variant, variants
@@ -43,8 +43,7 @@ class Row(NamedTuple):
 
 
 def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: Path, progress: bool) -> dict[str, Any]:
-    rows = rows_of(said)
-    source = runs.Source(**{"data": _several(said["data"]), **{k: _tuple(v) for k, v in said["stream"].items()}})
+    rows, source = rows_of(said), source_of(said)
     settings = Settings(steps=how["steps"], seed=seed, **{**said.get("settings", {}), **how.get("settings", {})})
     measured = runs.Measured(
         tuple(said.get("metrics", ())),
@@ -84,6 +83,12 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     }
 
 
+def source_of(said: Mapping[str, Any]) -> runs.Source:
+    """Where the tasks of an experiment come from."""
+    data = (said["data"],) if isinstance(said["data"], str) else tuple(said["data"])
+    return runs.Source(**{"data": data, **{k: _tuple(v) for k, v in said["stream"].items()}})
+
+
 def rows_of(said: Mapping[str, Any]) -> list[Row]:
     """The rows of an experiment, checked; a ValueError for an unknown strategy or option and for a label said twice."""
     rows = [_row(one, said["model"]) for one in said["strategies"]]
@@ -110,10 +115,6 @@ def _row(said: str | Mapping[str, Any], model: str | Mapping[str, Any]) -> Row:
     )
 
 
-def _several(data: str | Sequence[str]) -> tuple[str, ...]:
-    return (data,) if isinstance(data, str) else tuple(data)
-
-
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -134,7 +135,7 @@ def _protocol(found: Mapping[str, Any], how: Mapping[str, Any], measured: runs.M
 
 def _columns(metrics: Sequence[str], alone: Mapping[str, Any] | None) -> list[str]:
     main = metrics[0]
-    transfer = [f"forward transfer ({main})"] if alone else []
+    transfer = [f"gain over separate models ({main})"] if alone else []
     return ["strategy", *metrics, f"forgetting ({main})", f"backward transfer ({main})", *transfer, "kept, MiB"]
 
 
@@ -162,7 +163,7 @@ def _final(scores: Sequence[Mapping[str, float]]) -> str:
 def _forward(found: Mapping[str, Any], alone: Mapping[str, Any], metric: str) -> float:
     matrix, other = ([[s["value"] for s in row["scores"][metric]] for row in f["rows"]] for f in (found, alone))
     diagonal = [row[-1] for row in other]
-    return forward_transfer(matrix, diagonal, lower_is_better=LOWER_IS_BETTER[metric])
+    return gain_over_alone(matrix, diagonal, lower_is_better=LOWER_IS_BETTER[metric])
 
 
 def _ratio(a: str, b: str, found: Mapping[str, Any]) -> str:
