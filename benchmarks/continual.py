@@ -1,6 +1,6 @@
 """Continual learning on MNIST in 5 tasks of two classes: seconds of a whole run at equal epochs, scores of both.
 
-`multiband`: Multiband VAE, dense, batch 64, one epoch of local and two of global training a task (the published ratio),
+Multiband VAE, dense, batch 64, one epoch of local and two of global training a task (the published ratio),
 against the same recipe in a plain float32 loop: a DataLoader without workers, every batch encoded and every draw of an
 earlier task made when it is needed, Adam. Both are scored by one function: the mean over tasks of the Fréchet distance
 of 1,000 draws of each task to test examples.
@@ -31,10 +31,6 @@ MODEL = {"network": "dense", "likelihood": "bernoulli", "latent": LATENT, "binar
 
 
 def run() -> Iterator[dict[str, Any]]:
-    yield from multiband()
-
-
-def multiband() -> Iterator[dict[str, Any]]:
     stream, whole = runs.read(runs.Source(data=("mnist",), tasks=TASKS))
     kept: dict[str, Callable[[int], Tensor]] = {}
 
@@ -90,6 +86,8 @@ def _mlp(*widths: int) -> nn.Sequential:
 
 class _Global(nn.Module):
     """Translator and decoder, and the mean bits of each task."""
+
+    mean_bits: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -185,23 +185,28 @@ def accuracy(answer: Callable[[Tensor], Tensor], stream: Stream) -> float:
 
 
 def run(repeats: int = 1) -> Iterator[dict[str, Any]]:
-    stream, kept = class_incremental(data_sets.load("mnist"), 5), {}
-    for at_once, how in ((False, "codes taken as algorithm 2 is written"), (True, "distances of a batch at once")):
+    stream = class_incremental(data_sets.load("mnist"), 5)
+    yield compared(stream, repeats, "codes taken as algorithm 2 is written", at_once=False)
+    yield compared(stream, repeats, "distances of a batch at once", at_once=True)
 
-        def mine() -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                kept["ours"] = ours(stream, folder, "bfloat16")
 
-        def theirs() -> None:
-            kept["rival"] = rival(stream, at_once=at_once)  # noqa: B023
+def compared(stream: Stream, repeats: int, how: str, *, at_once: bool) -> dict[str, Any]:
+    kept: dict[str, Callable[[Tensor], Tensor]] = {}
 
-        fast, slow = alternate(mine, theirs, repeats)
-        yield comparison(
-            f"binplay, five tasks of MNIST, {STEPS} updates a task, against a plain float32 loop, {how}",
-            fast,
-            slow,
-            target=3.0,
-            accuracy=round(accuracy(kept["ours"], stream), 4),
-            rival_accuracy=round(accuracy(kept["rival"], stream), 4),
-            versions=versions(),
-        )
+    def mine() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            kept["ours"] = ours(stream, folder, "bfloat16")
+
+    def theirs() -> None:
+        kept["rival"] = rival(stream, at_once=at_once)
+
+    fast, slow = alternate(mine, theirs, repeats)
+    return comparison(
+        f"binplay, five tasks of MNIST, {STEPS} updates a task, against a plain float32 loop, {how}",
+        fast,
+        slow,
+        target=3.0,
+        accuracy=round(accuracy(kept["ours"], stream), 4),
+        rival_accuracy=round(accuracy(kept["rival"], stream), 4),
+        versions=versions(),
+    )

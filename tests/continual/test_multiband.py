@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -267,7 +268,7 @@ class Cut(Exception):
 def test_resume_is_exact_in_every_phase(tmp_path, place, monkeypatch):
     """gamma is low, so that targets are replaced, too."""
     settings = dataclasses.replace(STEPS, checkpoint_seconds=0.0)
-    make = lambda: strategy(gamma=0.3, local="last", translator_share=0.2)  # noqa: E731
+    make = partial(strategy, gamma=0.3, local="last", translator_share=0.2)
     whole = loop.run(make, STREAM, settings)
     plain = type(make()).learn
 
@@ -300,7 +301,7 @@ def test_resume_is_exact_in_every_phase(tmp_path, place, monkeypatch):
 @pytest.mark.parametrize("network", ["dense", "conv"])
 def test_parts_are_taken_from_a_vae(network):
     told = by_task(STREAM)
-    make = lambda: build_model("vae", told.spec, latent=3, width=8, network=network, conditional=True)  # noqa: E731
+    make = partial(build_model, "vae", told.spec, latent=3, width=8, network=network, conditional=True)
     found = build("multiband", Setting(make, told.spec, SIZES), draws=32)
     assert found.bands.inference.latent.net.__class__ is make().inference.latent.net.__class__
     assert found.bands.generative.likelihood.name == make().generative.likelihood.name

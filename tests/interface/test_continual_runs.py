@@ -47,3 +47,11 @@ def test_a_model_that_learnt_digits_knows_more_of_digits(tmp_path):
     assert "bits forward transfer: " in table_of_seeds(found)
     with pytest.raises(ValueError, match="seeds that differ"):
         run_seeds(Chosen("vae", "finetune"), DIGITS, (1, 1), out=tmp_path)
+
+
+def test_too_few_steps_for_the_phases_are_refused_before_anything_is_written(tmp_path):
+    chosen = Chosen("multiband_vae", "multiband", {"network": "dense", "width": 8})
+    source = Source(("digits",), tasks=2)
+    with pytest.raises(ValueError, match="at least 4 steps, one for each phase"):
+        run(chosen, source, out=tmp_path / "run", settings=settings(3), progress=False)
+    assert not (tmp_path / "run").exists()

@@ -137,6 +137,8 @@ def run(
     make = maker(chosen, options, stream, settings.seed)
     first = make()  # so that a misfit is known before anything is trained or written
     metrics = scores.applicable(first.model_for(0), measured.metrics)
+    last = len(stream.tasks) - 1  # its phases are as many as any task's
+    loop.updates(settings.steps, [phase.share for phase in first.learn(last, stream.tasks[last].train)])
     said = {"chosen": {**chosen._asdict(), "options": options}, "source": source._asdict(),
             "measured": measured._asdict(), "settings": dataclasses.asdict(settings)}  # fmt: skip
     _same(folder, said)
