@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -79,8 +79,12 @@ class Multiband(Strategy):
             return [Phase(self.bands, lambda: told, finish=lambda: self._first(data), fit=fit)]
         local, alone = self.options.local_share, self.options.translator_share
 
+        @cache  # of the local model as its phase has left it, so one reading serves all phases after it
+        def encodings() -> Encodings:
+            return self._encodings(task, data)
+
         def pairs(threshold: float, draws: int = self.options.draws) -> Data:
-            new, old = self._encodings(task, data), Draws(self.before, task, draws)
+            new, old = encodings(), Draws(self.before, task, draws)
             if threshold < 1:
                 old.forget(new, self._translator(), threshold)
             return Pairs(data, new, old, min(self.options.cap, self.options.ratio * task))
@@ -89,7 +93,9 @@ class Multiband(Strategy):
         few = math.ceil(self.options.draws / 4)  # the translator alone has few updates
         halves = [1.0] if self.options.gamma >= 1 else [1.0, self.options.gamma]
         phases = [
-            Phase(self.local, lambda: told, start=self._begin, finish=lambda: self._learnt(task, data), share=local),
+            Phase(
+                self.local, lambda: told, start=self._begin, finish=lambda: self._learnt(task, encodings()), share=local
+            ),
             *([Phase(self._consolidating(_TRANSLATOR), partial(pairs, 1.0, few), share=alone)] if alone else []),
             *(Phase(whole, partial(pairs, threshold), share=joint / len(halves)) for threshold in halves),
         ]
@@ -114,17 +120,17 @@ class Multiband(Strategy):
             _copy(self.bands.generative, self.local.generative)
 
     def _first(self, data: InMemory) -> None:
-        self._write(0, data)
+        self._write(0, self._encodings(0, data))
         _copy(self.bands, self.local)
 
-    def _learnt(self, task: int, data: InMemory) -> None:
+    def _learnt(self, task: int, found: Encodings) -> None:
         """Local training has ended: the band draws what it has learnt, and the others are frozen as they are."""
-        self._write(task, data)
+        self._write(task, found)
         _copy(self.bands.generative, self.before)
 
-    def _write(self, task: int, data: InMemory) -> None:
+    def _write(self, task: int, found: Encodings) -> None:
         prior = cast(BandPrior, self.bands.generative.get_submodule("prior"))
-        prior.set(task, self._encodings(task, data).logits.sigmoid().mean(0), len(data))
+        prior.set(task, found.logits.sigmoid().mean(0), len(found))
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:
