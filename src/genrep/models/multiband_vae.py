@@ -64,8 +64,8 @@ def multiband_vae(
         w, out = width or 512, (channels, *data.shape[1:])
         hidden = [w, max(1, w // 4), max(1, w // 8)]
         coders = (
-            MLP(data.shape, hidden, code, start="kaiming"),
-            MLP((aligned,), [w, 2 * w], out, start="kaiming"),
+            MLP(data.shape, hidden, code),
+            MLP((aligned,), [w, 2 * w], out),
         )
     return banded(
         data, *coders, latent=latent, binary=binary, aligned=aligned, beta=beta, binary_beta=binary_beta,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,11 @@ def kaiming(layers: Iterable[nn.Module]) -> None:
 class MLP(nn.Module):
     """(x, c) -> linear, SiLU, ..., linear: (B, *in), (B, C) or None -> (B, *out).
 
+    Hidden weights start from N(0, 2 / inputs), which keeps the size of signals through the layers (He et al., 2015, eq.
+    10); the usual uniform draw, of variance 1 / (3 inputs), shrinks them.
+
     Args:
         condition: The width C of a condition that is joined to the input.
-        start: Of the hidden weights. kaiming (He et al., 2015) keeps the size of signals through many layers, where
-            the usual uniform draw shrinks them.
     """
 
     def __init__(
@@ -31,8 +31,6 @@ class MLP(nn.Module):
         hidden: Sequence[int],
         shape_out: Sequence[int],
         condition: int = 0,
-        *,
-        start: Literal["uniform", "kaiming"] = "uniform",
     ) -> None:
         super().__init__()
         self.shape_out, self.condition = tuple(shape_out), condition
@@ -41,8 +39,7 @@ class MLP(nn.Module):
         for i, o in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Linear(i, o), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], torch.Size(shape_out).numel()))
-        if start == "kaiming":
-            kaiming(list(self.layers)[:-1])
+        kaiming(list(self.layers)[:-1])
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         x = x.flatten(1)
