@@ -204,10 +204,12 @@ def test_flow_prior_finds_the_aggregate_posterior(play):
     aggregate = MultivariateNormal(torch.tensor([3.0, -1.0]), torch.tensor([[2.0, 1.2], [1.2, 1.0]]))
     prior = model.generative.prior
     optimiser = torch.optim.Adam(prior.parameters(), 1e-2)
-    for _ in range(250):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 300)
+    for _ in range(300):
         optimiser.zero_grad()
         (-prior().log_prob(aggregate.sample((256,))).mean()).backward()
         optimiser.step()
+        schedule.step()
     z = aggregate.sample((4000,))
     with torch.no_grad():
         gap = (aggregate.log_prob(z) - prior().log_prob(z)).mean().item()

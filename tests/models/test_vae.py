@@ -80,7 +80,7 @@ def test_likelihood_of_levels_is_a_mass():
     model = build("vae", data, latent=1, width=8)
     x = torch.cartesian_prod(*[torch.arange(3)] * 4)
     with torch.no_grad():
-        found = model.log_likelihood(x, method="importance", draws=3000)
+        found = model.log_likelihood(x, method="importance", draws=30_000)
     assert found.measure == "mass"
     assert found.value.exp().sum().item() == pytest.approx(1, abs=0.02)
 
