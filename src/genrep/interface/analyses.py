@@ -141,8 +141,8 @@ def switching(study: Study) -> Analysis:
 
 def vlb(study: Study) -> Analysis:
     """Share of the bound per step, and over training where the run kept averages (snapshot_every)."""
-    x, condition = study.held_out[0][:200], study.conditions(200)
-    condition = None if condition is None else condition[: len(x)]
+    x = study.held_out[0][:200]
+    condition = study.conditions(len(x))
     terms = {}
     for label, model in _moments(study):
         terms[label] = chains.bound_terms(model, x, condition=condition, seed=study.seed)
