@@ -3,8 +3,13 @@
 import pytest
 import torch
 
+from genrep import data, models
+from genrep.contracts import seeded
+from genrep.data.streams import class_incremental
 from genrep.interface.experiments import kind
-from genrep.interface.experiments.binary_latents import Codes, off_normal
+from genrep.interface.experiments.binary_latents import Codes, codes, off_normal
+from genrep.training.loop import fit
+from genrep.training.settings import Settings
 
 SMALL = {"network": "dense", "width": 32}
 STREAM = {"stream": "class", "tasks": 5}
@@ -24,6 +29,16 @@ def test_told_is_one_where_a_latent_tells_the_class_and_none_where_it_says_nothi
         torch.stack([first.float(), -first.float(), torch.zeros(100), (torch.arange(100) % 2).float()], 1)
     )
     assert told.tolist() == pytest.approx([1, 1, 0, 0], abs=1e-9)
+
+
+def test_a_bit_tells_two_classes_apart():
+    """Bits that start as coin tosses are made constant instead: then no bit tells more than 0.2."""
+    splits = class_incremental(data.load("digits"), 5).tasks[0]
+    with seeded(0):
+        model = models.build("multiband_vae", splits.spec, likelihood="bernoulli", **SMALL)
+    fit(model, splits.train, Settings(steps=200, batch=64, precision="float32"))
+    found = codes(model, splits, 0)
+    assert found.told(found.bits).max() > 0.6
 
 
 def test_a_run_has_a_row_for_each_model_and_goes_on(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from genrep.contracts import DataSpec, Inference, Model
@@ -92,6 +93,8 @@ def banded(
     if latent < 1 or binary < 0 or aligned < 2:
         raise ValueError(f"Expected latent >= 1, binary >= 0, aligned >= 2, got {latent}, {binary} and {aligned}.")
     count, told = max(1, bands), bands > 0
+    if binary:
+        decided(encoder, binary)
     translator = Translator(latent, binary, band_codes(count).shape[1], aligned)
     generative = LatentVariable(
         BandPrior(latent, binary, count, conditional=told),
@@ -105,3 +108,13 @@ def banded(
         domain=likelihood_domain(data, likelihood),
         training={"lr": 1e-3},
     )
+
+
+@torch.no_grad()
+def decided(encoder: nn.Module, binary: int, factor: float = 10.0) -> None:
+    """Multiply what the last layer starts with for the logits of bits, so that bits tell of x from the start.
+
+    Bits that start as coin tosses are noise to the decoder, and the quickest way to be rid of noise is a constant.
+    """
+    *_, last = (layer for layer in encoder.modules() if isinstance(layer, nn.Linear))
+    last.weight.unflatten(0, (2, -1))[0, -binary:] *= factor
