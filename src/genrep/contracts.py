@@ -233,10 +233,10 @@ class Model(nn.Module):
         """Raises Unsupported, naming the missing part and the models that can, unless `what` is a capability."""
         if what in self.capabilities or any(c.startswith(what + ":") for c in self.capabilities):
             return
-        peers = ", ".join(type(self).peers(what))
+        peers, can = ", ".join(type(self).peers(what)), _SAID.get(what, what)
         raise Unsupported(
-            f"This model cannot {what}: it has no {_PART.get(what, f'way to {what}')}. It can: "
-            f"{', '.join(sorted(self.capabilities))}." + (f" Models that can {what}: {peers}." if peers else "")
+            f"This model cannot {can}: it has no {_PART.get(what, f'way to {what}')}. It can: "
+            f"{', '.join(sorted(self.capabilities))}." + (f" Models that can {can}: {peers}." if peers else "")
         )
 
     def sample(self, n: int, *, condition: Any = None, seed: int | None = None, batch: int = 256, **how: Any) -> Tensor:
@@ -375,6 +375,7 @@ _PART = {
     "classify": "inference.label",
     "log_likelihood": "tractable likelihood or bound",
 }
+_SAID = {"features": "give features", "condition": "take a condition"}
 
 
 @contextmanager
