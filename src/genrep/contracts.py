@@ -233,7 +233,7 @@ class Model(nn.Module):
         """Raises Unsupported, naming the missing part and the models that can, unless `what` is a capability."""
         if what in self.capabilities or any(c.startswith(what + ":") for c in self.capabilities):
             return
-        peers, can = ", ".join(type(self).peers(what)), _SAID.get(what, what)
+        peers, can = ", ".join(type(self).peers(what)), "give features" if what == "features" else what
         raise Unsupported(
             f"This model cannot {can}: it has no {_PART.get(what, f'way to {what}')}. It can: "
             f"{', '.join(sorted(self.capabilities))}." + (f" Models that can {can}: {peers}." if peers else "")
@@ -375,7 +375,6 @@ _PART = {
     "classify": "inference.label",
     "log_likelihood": "tractable likelihood or bound",
 }
-_SAID = {"features": "give features", "condition": "take a condition"}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 from scipy.optimize import minimize
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 _SMALLEST = 1e-10  # variance of a component, over that of the first, below which it is left out
 
@@ -55,9 +55,17 @@ class Logistic(NamedTuple):
     weight: np.ndarray
     bias: np.ndarray
 
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Logits of the labels, (N, k)."""
+        return self.basis.rotate(x) @ self.weight + self.bias
+
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """The likeliest label of each row."""
-        return self.labels[(self.basis.rotate(x) @ self.weight + self.bias).argmax(1)]
+        """The likeliest label of each row, (N,)."""
+        return self.labels[self.scores(x).argmax(1)]
+
+    def confidence(self, x: np.ndarray) -> np.ndarray:
+        """The probability of the likeliest label of each row, max softmax, (N,)."""
+        return softmax(self.scores(x), axis=1).max(1)
 
 
 def logistic(

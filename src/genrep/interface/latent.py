@@ -76,6 +76,39 @@ def picture_of(x: Tensor, model: Model) -> Any:
     return grid(to_bytes(x, model.data), columns=8)
 
 
+def margins_figure(normals: Tensor, bits: Tensor, first: Tensor, path: Path) -> Path:
+    """A histogram of each normal (N, C), beside N(0, 1), and bit (N, D): of examples that are `first` (N,), and others.
+
+    As figures 9.6.2, 9.6.5 and 9.6.6 of the thesis: what tells two classes apart in a latent space.
+    """
+    count = normals.shape[1] + bits.shape[1]
+    figure = Figure(figsize=(1.1 * count, 2.6), layout="constrained")
+    panels = figure.subplots(2, count, squeeze=False)
+    for line, (chosen, name) in enumerate([(first, "first class"), (~first, "the rest")]):
+        for j, column in enumerate(normals[chosen].T):
+            _bell(panels[line, j], column.numpy(), f"C{line}")
+        for j, column in enumerate(bits[chosen].T, normals.shape[1]):
+            share = float(column.mean())
+            panels[line, j].bar([0, 1], [1 - share, share], color=f"C{line}")
+            panels[line, j].set(xlim=(-0.6, 1.6), ylim=(0, 1))
+        panels[line, 0].set_ylabel(name, fontsize=8)
+    names = [*(f"normal {j + 1}" for j in range(normals.shape[1])), *(f"bit {j + 1}" for j in range(bits.shape[1]))]
+    for axes, name in zip(panels[0], names, strict=True):
+        axes.set_title(name, fontsize=7)
+    for axes in panels.ravel():
+        axes.set(yticks=[])
+        axes.tick_params(labelsize=6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _bell(axes: Any, z: np.ndarray, colour: str) -> None:
+    at = np.linspace(-3.5, 3.5, 60)
+    axes.hist(z, bins=30, range=(-3.5, 3.5), density=True, color=colour)
+    axes.plot(at, np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi), color="black", linewidth=0.8)
+
+
 def classes_figure(
     clouds: Sequence[tuple[str, Tensor, Tensor]], path: Path, *, title: str = "", dots: int = 200
 ) -> Path:

@@ -94,7 +94,7 @@ def banded(
         raise ValueError(f"Expected latent >= 1, binary >= 0, aligned >= 2, got {latent}, {binary} and {aligned}.")
     count, told = max(1, bands), bands > 0
     if binary:
-        decided(encoder, binary)
+        sharpen_bits(encoder, binary)
     translator = Translator(latent, binary, band_codes(count).shape[1], aligned)
     generative = LatentVariable(
         BandPrior(latent, binary, count, conditional=told),
@@ -111,10 +111,11 @@ def banded(
 
 
 @torch.no_grad()
-def decided(encoder: nn.Module, binary: int, factor: float = 10.0) -> None:
-    """Multiply what the last layer starts with for the logits of bits, so that bits tell of x from the start.
+def sharpen_bits(encoder: nn.Module, binary: int, factor: float = 10.0) -> None:
+    """W <- factor W for the rows of the encoder's last linear layer that give the logits of bits, in place.
 
-    Bits that start as coin tosses are noise to the decoder, and the quickest way to be rid of noise is a constant.
+    So bits tell of x from the start. Those that start as coin tosses are noise to the decoder, and the quickest way to
+    be rid of noise is a constant: measured in docs/continual.md; neither text nor released code has it.
     """
     *_, last = (layer for layer in encoder.modules() if isinstance(layer, nn.Linear))
     last.weight.unflatten(0, (2, -1))[0, -binary:] *= factor
