@@ -128,8 +128,8 @@ def run(
 ) -> dict[str, Any]:
     """Learn a stream and measure after every task; a second call with the same arguments goes on where it was cut.
 
-    Writes config.yaml, stream.png, results.json, a heat map for each metric, samples after each task and, where tasks
-    share a latent space, draws in it into `out`, and returns what results.json holds.
+    Writes config.yaml, stream.png, results.json, samples after each task and, where tasks share a latent space, draws in
+    it into `out`, at the end a heat map for each metric, and returns what results.json holds.
     """
     settings, measured, folder = settings or Settings(), measured or Measured(), Path(out)
     stream, whole = read(source, settings.seed)
@@ -148,6 +148,8 @@ def run(
     pictures.masses(stream, folder / "stream.png")
     results = _Results(folder, stream, how, make)
     loop.run(make, stream, settings, folder=folder, after=results.add, progress=progress)
+    for metric in metrics:
+        pictures.heat_map(results.matrix(metric), metric, folder / f"{metric}.png")
     return results.found
 
 
@@ -237,8 +239,6 @@ class _Results:
     def _draw(self, strategy: Strategy, tasks: Sequence[Splits], before: Sequence[Tensor]) -> None:
         """Pictures after the last of these tasks; `before`: latents before it."""
         name = f"{len(tasks) - 1:03d}.png"
-        for metric in self.how.metrics:
-            pictures.heat_map(self.matrix(metric), metric, self.folder / f"{metric}.png")
         if len(self.stream.spec.shape) == 3:
             if strategy.model_for(0).generative.can_sample:
                 pictures.samples(strategy, tasks, self.folder / "samples" / name, seed=self.how.seed)

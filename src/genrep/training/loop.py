@@ -19,7 +19,7 @@ from genrep.contracts import Data, Model, Recipe, evaluating
 from genrep.data.batches import InMemory
 from genrep.training import checkpoint, posthoc, ranks, sharding
 from genrep.training.log import Bar, Log, Record, Window
-from genrep.training.measure import fastest
+from genrep.training.measure import mode_for
 from genrep.training.noise import reseed
 from genrep.training.settings import Settings
 from genrep.training.trainer import Hook, Hooks, Mode, Trainer, part
@@ -105,7 +105,7 @@ def fit(
     title = f"stage {stage}" if len(model.objectives) > 1 else "training"
     hooks = Hooks(tuple(still), before_update, after_update)
     with ranks.reporting_loss(), _claimed(folder):
-        mode = mode or fastest(model, data, settings, stage=stage).mode
+        mode = mode or mode_for(model, data, settings, stage=stage)
         run = _Run(Trainer(model, data, settings, mode, stage, hooks), folder, about or {})
         if resume:
             run.resume()

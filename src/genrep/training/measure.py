@@ -36,6 +36,12 @@ def _fast_bfloat16(device: str) -> bool:
     return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def mode_for(model: Model, data: Data, settings: Settings, *, stage: int = 0) -> Mode:
+    """The mode that the settings name, or the fastest of those that they leave open."""
+    modes = candidates(model, settings)
+    return modes[0] if len(modes) == 1 else fastest(model, data, settings, stage=stage).mode
+
+
 def fastest(model: Model, data: Data, settings: Settings, *, stage: int = 0, budget: float = 4.0) -> Speed:
     """The fastest mode and the seconds of one update in it, measured within about `budget` seconds on updates undone.
 
