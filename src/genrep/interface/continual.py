@@ -128,8 +128,8 @@ def run(
 ) -> dict[str, Any]:
     """Learn a stream and measure after every task; a second call with the same arguments goes on where it was cut.
 
-    Writes config.yaml, stream.png, results.json, samples after each task and, where tasks share a latent space, draws in
-    it into `out`, at the end a heat map for each metric, and returns what results.json holds.
+    Writes config.yaml, stream.png, results.json, samples after each task, draws in the latent space where tasks share
+    one, and at the end a heat map for each metric into `out`, and returns what results.json holds.
     """
     settings, measured, folder = settings or Settings(), measured or Measured(), Path(out)
     stream, whole = read(source, settings.seed)
