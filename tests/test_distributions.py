@@ -8,7 +8,7 @@ from scipy.stats import norm
 from torch.distributions import Independent, Normal, kl_divergence
 
 from genrep.contracts import DataSpec
-from genrep.distributions.basic import Bernoulli, Categories, CellMixture, Cells, Gaussian, Point, kl
+from genrep.distributions.basic import Bernoulli, Categories, CellMixture, Cells, Gaussian, Point, kl, logistic_cells
 from genrep.distributions.domains import Levels, Logit, Standard, cell, domain_for
 from genrep.nets.levels import level_value
 
@@ -54,6 +54,24 @@ def test_cells_sum_to_one(family, levels, log_scale, mean):
     log_prob.sum().backward()
     assert m.grad.isfinite().all()
     assert s.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("levels", [2, 9, 256])
+def test_gradients_of_logistic_cells_are_those_of_the_definition(levels):
+    """By finite differences, and those of log(sigmoid(b) - sigmoid(a)) by torch, outer cells included."""
+    x = Levels(levels).inward(torch.arange(levels)).double()
+    m, s = (torch.randn(levels, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(lambda m, s: logistic_cells(x, m, s, levels), (m, s))
+    half = 1 / (levels - 1)
+    below = torch.where(x < -1 + half, 0.0, ((x - half - m) / s.exp()).sigmoid())
+    above = torch.where(x > 1 - half, 1.0, ((x + half - m) / s.exp()).sigmoid())
+    inside = x.clone().requires_grad_()
+    of_x = torch.autograd.grad(logistic_cells(inside, m, s, levels).sum(), inside)[0]
+    found, expected = logistic_cells(x, m, s, levels), (above - below).log()
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (torch.autograd.grad(v.sum(), (m, s)) for v in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(of_x, -ours[0])
 
 
 @pytest.mark.parametrize("family", ["logistic", "normal"])
