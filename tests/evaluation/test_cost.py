@@ -39,3 +39,13 @@ def test_training_speed_leaves_the_model_as_it_was():
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_hardware_names_vector_instructions_and_threads(monkeypatch):
+    """Two processors of one name differ by them, and with them every time that is measured."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert cost.hardware().endswith(" (AVX2), 1 thread")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert cost.hardware().endswith(" (AVX2), 2 threads")

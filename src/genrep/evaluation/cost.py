@@ -22,12 +22,13 @@ from genrep.training.trainer import Mode, Trainer
 
 
 def hardware() -> str:
-    """The accelerator, or the processor, and the number of threads."""
+    """The accelerator, or the processor with its vector instructions and the number of threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return f"{name}, {torch.get_num_threads()} threads"
+    threads, vectors = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    return f"{name} ({vectors}), {threads} thread{'s' * (threads > 1)}"
 
 
 def parameters(model: Model) -> int:
