@@ -14,6 +14,8 @@ from genrep.evaluation.estimate import Estimate
 from genrep.interface import runs
 from genrep.training.settings import pick_device
 
+LR = 1e-4  # as published
+
 
 class Adapted(NamedTuple):
     """How training went, and the accuracy on the test split of the target before and after; None without labels."""
@@ -29,6 +31,7 @@ def adapt(
     *,
     out: str | os.PathLike[str],
     steps: int = 1000,
+    lr: float = LR,
     device: str = "auto",
     samples: int = 64,
     progress: bool = True,
@@ -44,6 +47,7 @@ def adapt(
         data: The target, of the shape and levels that the model was made for.
         out: A new folder.
         steps: Updates.
+        lr: Learning rate; that of a training from scratch moves the encoder away from what the head can read.
         device: auto takes an accelerator when there is one.
         samples: In the picture at the end; 0: no picture.
         progress: Show a bar on a terminal.
@@ -66,6 +70,6 @@ def adapt(
     storage.restore(model, storage.state(source))
     target = unlabelled(splits, source.data.classes)
     done = runs.train(
-        model, target, steps=steps, out=folder, samples=samples, progress=progress, device=device, **settings
+        model, target, steps=steps, out=folder, lr=lr, samples=samples, progress=progress, device=device, **settings
     )
     return Adapted(done, before, classify(model, splits).accuracy)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from genrep import data as data_sets
 from genrep.interface import arguments, show
+from genrep.interface.adapt import LR
 from genrep.interface.adapt import adapt as adapted
 from genrep.interface.arguments import Parser
 
@@ -22,7 +23,7 @@ def adapt(argv: list[str]) -> None:
     parser.option(parser, "shape", tuple[int, ...], (), help="Bring images to C,H,W; grey and colour for each other.")
     parser.option(parser, "out", str | None, help="A new folder for the run.")
     parser.option(parser, "steps", int, 1000, help="Updates.")
-    parser.option(parser, "lr", float | None, help="Learning rate; by default what suits the model.")
+    parser.option(parser, "lr", float, LR, help="Learning rate; a tenth of what joint_diffusion is trained with.")
     parser.option(parser, "batch", int | None, help="Examples in one batch; by default what suits the model.")
     parser.option(parser, "seed", int, 0, help=arguments.SEED)
     parser.option(parser, "device", str, "auto", help=arguments.DEVICE)

@@ -16,7 +16,7 @@ from genrep import data as data_sets
 from genrep.contracts import Model
 from genrep.data.splits import Splits
 from genrep.interface import folders, runs
-from genrep.interface.adapt import adapt
+from genrep.interface.adapt import LR, adapt
 from genrep.interface.pieces import accuracy_of, cell, kept, trained
 
 NEEDED = ("pairs", "models")
@@ -49,8 +49,9 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     protocol = (
         f"Both sets at {' x '.join(map(str, shape))} (sizes by antialiased bilinear interpolation; grey is "
         f"0.299 R + 0.587 G + 0.114 B, colour of grey the value in each channel); {how['steps']} updates on the "
-        f"source, best held-out loss kept, {how['adapt_steps']} more on the target with the diffusion's loss "
-        f"alone, the last average kept: no label of the target is read, and none chooses when to stop. Accuracy "
+        f"source, best held-out loss kept, {how['adapt_steps']} more on the target at learning rate "
+        f"{settings.get('lr', LR):g} with the diffusion's loss alone, the last average kept: no label "
+        f"of the target is read, and none chooses when to stop. Accuracy "
         f"on the target's test split, [ ] 95 % intervals, seed {seed}."
     )
     return {"protocol": protocol, "columns": COLUMNS, "rows": rows}
