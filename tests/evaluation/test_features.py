@@ -8,7 +8,7 @@ from genrep.contracts import DataSpec, Unsupported
 from genrep.data.batches import InMemory
 from genrep.data.splits import Splits
 from genrep.evaluation.calorimeter import channels
-from genrep.evaluation.extractors import extractor
+from genrep.evaluation.extractors import extractor, principal_axes
 from genrep.evaluation.features import encoder, fingerprint, own, reference_features
 from genrep.models import build
 
@@ -70,6 +70,16 @@ def test_pca_features_have_the_variances_of_the_data(digits):
     flat = (digits.train.x.flatten(1).double() / 8 - 1).T.cov()
     largest = torch.linalg.eigvalsh(flat)[-f.shape[1] :]
     torch.testing.assert_close(covariance.diag(), largest, rtol=1e-3, atol=1e-6)
+
+
+def test_leading_axes_of_many_columns_are_those_of_a_singular_value_decomposition():
+    x = torch.randn(60, 2100, generator=torch.Generator().manual_seed(0)).double()
+    centred = x - x.mean(0)
+    variances, axes = principal_axes(centred, 10)
+    _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
+    torch.testing.assert_close(variances, singular[:10].flip(0).square() / 59)
+    torch.testing.assert_close((axes * rows[:10].flip(0).T).sum(0).abs(), torch.ones(10).double())
+    assert (axes.sum(0) >= 0).all()
 
 
 def test_columns_of_a_table_are_standard():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 
 from genrep import data as data_sets
@@ -28,6 +31,7 @@ NAMES = ("lenet", "emnist", "pca", "random", "own", "columns", "channels", "ince
 _ARGUMENT = {"pca": "a number of components", "channels": "log1p", "inception": "a file", "dinov2": "a file"}
 _BATCH = 512
 _SPATIAL = 7  # channels of a map that a spatial distance reads
+_ALL_AXES = 2048  # columns up to which all principal axes are computed at once
 _LETTERS = 28  # side of the images that the letter classifier was trained on
 
 
@@ -170,13 +174,31 @@ def _pca(splits: Splits, components: int) -> Extractor:
     domain = domain_for(splits.spec)
     flat = domain.inward(x).flatten(1).double()
     mean, width = flat.mean(0), min(components, flat.shape[1], len(flat) - 1)
-    values, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / (len(flat) - 1))
-    basis = vectors[:, -width:]
-    basis = torch.where(basis.sum(0) < 0, -basis, basis)  # eigenvectors have no sign of their own
-    explained = float(values[-width:].sum() / values.sum())
+    centred = flat - mean
+    variances, basis = principal_axes(centred, width)
+    explained = float(variances.sum() / (centred.square().sum() / (len(flat) - 1)))
     hashed = digest(mean.float(), basis.float())
     about = {"width": width, "variance": explained, "preprocessing": _levels(splits.spec)}
     return Extractor("pca", hashed, about, lambda x: (domain.inward(x).flatten(1).double() - mean) @ basis)
+
+
+def principal_axes(centred: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Variances (width,), rising, along the leading axes (D, width) of centred rows (n, D) in float64, width < n.
+
+    Of many columns only these axes are computed, by Lanczos iterations to machine precision: D^3 would be hours.
+    """
+    n, columns = centred.shape
+    if columns <= _ALL_AXES:
+        values, vectors = torch.linalg.eigh(centred.T @ centred / (n - 1))
+        variances, basis = values[-width:], vectors[:, -width:]
+    else:
+        start, wanted = np.ones(min(n, columns)), cast(bool, "vh")  # the stubs do not know that it may be a name
+        _, singular, rows = svds(centred.numpy(), k=width, v0=start, return_singular_vectors=wanted)
+        assert rows is not None
+        order = np.argsort(singular)
+        variances = torch.from_numpy(singular[order] ** 2 / (n - 1))
+        basis = torch.from_numpy(rows[order].T.copy())
+    return variances, torch.where(basis.sum(0) < 0, -basis, basis)  # axes have no sign of their own
 
 
 def _random(splits: Splits) -> Extractor:
