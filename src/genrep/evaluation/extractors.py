@@ -185,7 +185,7 @@ def _pca(splits: Splits, components: int) -> Extractor:
 def principal_axes(centred: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Variances (width,), rising, along the leading axes (D, width) of centred rows (n, D) in float64, width < n.
 
-    Of many columns only these axes are computed, by Lanczos iterations to machine precision: D^3 would be hours.
+    Of many columns only these axes are computed, by Lanczos iterations to machine precision, not all in O(D^3).
     """
     n, columns = centred.shape
     if columns <= _ALL_AXES:
