@@ -47,8 +47,8 @@ def test_fewer_samples_than_features_agree_with_the_padded_route(n):
     """d = 60 features that live in n - 1 dimensions: the same distance in coordinates of their span."""
     x, y = normal(n, 60, 5), normal(2 * n, 60, 6)
     span = torch.linalg.qr(torch.cat([x, y]).T).Q  # (60, min(60, 3 n)): an isometry of all rows
-    # centred rows leave a direction without variance: its eigenvalue is rounding, 2e-16 of at most 17, and enters as twice
-    # its root, 1.2e-7, in either route
+    # centred rows leave a direction without variance: its eigenvalue is rounding, 2e-16 of at most 17, and enters as
+    # twice its root, 1.2e-7, in either route
     found, expected = plug_in(real=x, generated=y), plug_in(real=x @ span, generated=y @ span)
     assert found == pytest.approx(expected, rel=0, abs=2.4e-7)
     assert plug_in(real=x, generated=x.clone()) == pytest.approx(0, abs=1e-5)
