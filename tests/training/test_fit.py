@@ -19,7 +19,7 @@ from genrep.data.batches import InMemory
 from genrep.distributions.basic import Gaussian, Point
 from genrep.distributions.latent import LatentVariable, StandardNormal
 from genrep.models import build
-from genrep.training import checkpoint
+from genrep.training import checkpoint, measure
 from genrep.training.average import Average
 from genrep.training.loop import fit, restored
 from genrep.training.measure import candidates, fastest
@@ -343,6 +343,14 @@ def test_measuring_leaves_no_trace():
     auto = dataclasses.replace(settings, precision="auto", channels_last="auto")
     assert candidates(model, auto)[0] == FLOAT32
     fit(model, data, dataclasses.replace(auto, steps=3))
+
+
+def test_nothing_is_measured_where_one_arithmetic_is_left(monkeypatch):
+    monkeypatch.delattr(measure, "fastest")
+    fit(small_vae(), digits(), dataclasses.replace(QUICK, precision="float32", channels_last="no", steps=2))
+    monkeypatch.setattr(measure, "candidates", lambda *_: [FLOAT32, FLOAT32])
+    with pytest.raises(NameError, match="fastest"):
+        fit(small_vae(), digits(), dataclasses.replace(QUICK, steps=2))
 
 
 def test_global_noise_is_left_alone():

@@ -221,7 +221,7 @@ def logistic_cells(value: Tensor, mean: Tensor, log_scale: Tensor, levels: int) 
 
 
 class _LogisticCells(torch.autograd.Function):
-    """log sigmoid(b) + log sigmoid(-a) + log(1 - exp(a - b)), with its gradient in closed form.
+    """log sigmoid(b) + log sigmoid(-a) + log(1 - exp(a - b)) of tensors of one shape, its gradient in closed form.
 
     With respect to a it is -sigmoid(a) - 1 / (exp(b - a) - 1), to b sigmoid(-b) + 1 / (exp(b - a) - 1). Half the time
     of automatic differentiation, which decoders of images notice.

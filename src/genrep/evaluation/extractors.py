@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -192,8 +191,8 @@ def principal_axes(centred: Tensor, width: int) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(centred.T @ centred / (n - 1))
         variances, basis = values[-width:], vectors[:, -width:]
     else:
-        start, wanted = np.ones(min(n, columns)), cast(bool, "vh")  # the stubs do not know that it may be a name
-        _, singular, rows = svds(centred.numpy(), k=width, v0=start, return_singular_vectors=wanted)
+        start = np.ones(min(n, columns))
+        _, singular, rows = svds(centred.numpy(), k=width, v0=start, return_singular_vectors="vh")  # pyright: ignore[reportArgumentType]: takes a name
         assert rows is not None
         order = np.argsort(singular)
         variances = torch.from_numpy(singular[order] ** 2 / (n - 1))

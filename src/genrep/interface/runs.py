@@ -24,7 +24,7 @@ from genrep.interface.samples import save_samples
 from genrep.interface.sizes import check_sizes
 from genrep.naming import choose
 from genrep.training import checkpoint, loop, ranks
-from genrep.training.measure import candidates, fastest
+from genrep.training.measure import fastest, mode_for
 from genrep.training.settings import Settings
 from genrep.training.trainer import Mode
 
@@ -287,21 +287,17 @@ def _measured(
     model: Model, splits: Splits, settings: Settings, seconds: float | None, *, given_horizon: int
 ) -> tuple[Settings, Mode]:
     """Settings that leave nothing open: the fastest arithmetic, and the steps that fit into `seconds`."""
-    open_modes = candidates(model, settings)
-    if seconds is None and len(open_modes) == 1:
-        mode = open_modes[0]
-    else:
+    if not settings.sharded:  # else it need not fit
         model.to(settings.device)
-        train_data = loop.on_device(splits.train, settings.device)
-        # short trainings are measured briefly, so that measuring never takes longer than they do
-        budget = min(_MEASURING, seconds / 10 if seconds is not None else settings.steps * 0.01)
-        first, *others = [
-            fastest(model, train_data, settings, stage=i, budget=budget) for i in range(len(model.objectives))
-        ]
-        mode = first.mode
-        if seconds is not None:
-            steps = max(1, round(seconds / sum(speed.seconds for speed in (first, *others))))
-            settings = dataclasses.replace(settings, steps=steps, horizon=given_horizon or steps)
+    data = loop.on_device(splits.train, settings.device)
+    # short trainings are measured briefly, so that measuring never takes longer than they do
+    if seconds is None:
+        mode = mode_for(model, data, settings, budget=min(_MEASURING, settings.steps * 0.01))
+    else:
+        budget = min(_MEASURING, seconds / 10)
+        speeds = [fastest(model, data, settings, stage=i, budget=budget) for i in range(len(model.objectives))]
+        mode, steps = speeds[0].mode, max(1, round(seconds / sum(speed.seconds for speed in speeds)))
+        settings = dataclasses.replace(settings, steps=steps, horizon=given_horizon or steps)
     fixed = {
         "precision": "bfloat16" if mode.bfloat16 else "float32",
         "channels_last": "yes" if mode.channels_last else "no",

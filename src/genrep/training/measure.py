@@ -36,10 +36,10 @@ def _fast_bfloat16(device: str) -> bool:
     return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def mode_for(model: Model, data: Data, settings: Settings, *, stage: int = 0) -> Mode:
-    """The mode that the settings name, or the fastest of those that they leave open."""
+def mode_for(model: Model, data: Data, settings: Settings, *, stage: int = 0, budget: float = 4.0) -> Mode:
+    """The mode that the settings name, or the fastest of those that they leave open, found within `budget` seconds."""
     modes = candidates(model, settings)
-    return modes[0] if len(modes) == 1 else fastest(model, data, settings, stage=stage).mode
+    return modes[0] if len(modes) == 1 else fastest(model, data, settings, stage=stage, budget=budget).mode
 
 
 def fastest(model: Model, data: Data, settings: Settings, *, stage: int = 0, budget: float = 4.0) -> Speed:
