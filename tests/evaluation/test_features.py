@@ -42,6 +42,7 @@ def test_lenet_is_trained_once_and_is_good(digits, tmp_path):
     assert first(x).shape == (5, 84)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named_and_made_anew(digits, tmp_path):
     before = extractor("lenet", digits)
     (file,) = tmp_path.iterdir()

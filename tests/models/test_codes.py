@@ -74,6 +74,7 @@ def enumerated(model):
     return codes, z, log_prior, log_x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vq_vae", "gumbel_vae"])
 def test_bounds_against_enumeration(name):
     """With 9 codes and 81 examples everything can be summed: laws to one, and the bounds below log P(x)."""

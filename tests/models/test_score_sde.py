@@ -110,6 +110,7 @@ def silent(sde, d, value=0.0):
     return Model(DataSpec((2,)), StateDiffusion(noise, (2,)), Inference(process=process), ScoreMatching())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["langevin", "third_order", "own"])
 def test_a_silent_network_is_exact_on_a_gaussian(name):
     """x ~ N(0, d^2): both reverse equations give it back, and the flow's bound is its density."""

@@ -73,6 +73,7 @@ def test_bound_is_its_closed_form_below_the_likelihood(linear_gaussian):
     assert expected.item() == pytest.approx(bound.mean().item(), abs=0.3)
 
 
+@pytest.mark.slow
 def test_likelihood_of_levels_is_a_mass():
     """Summed over all 3^4 images of a tiny VAE the importance-weighted estimate of p(x) comes to one."""
     torch.manual_seed(1)
