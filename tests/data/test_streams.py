@@ -7,9 +7,22 @@ import pytest
 import torch
 
 from genrep import data as data_sets
+from genrep.contracts import DataSpec
 from genrep.data.arrays import from_arrays
-from genrep.data.splits import SPLITS
-from genrep.data.streams import by_condition, by_task, class_incremental, dirichlet, masses, reduced, sequence, union
+from genrep.data.batches import InMemory
+from genrep.data.binary import Redrawn
+from genrep.data.splits import SPLITS, Splits
+from genrep.data.streams import (
+    by_condition,
+    by_task,
+    class_incremental,
+    dirichlet,
+    held_out,
+    masses,
+    reduced,
+    sequence,
+    union,
+)
 
 
 def numbered(n=2000, classes=10, seed=0):
@@ -180,3 +193,31 @@ def test_a_fraction_leaves_the_first_task_and_what_is_measured():
     for wrong in (0.0, 1.5):
         with pytest.raises(ValueError, match="fraction"):
             reduced(whole, wrong)
+
+
+def test_what_is_held_out_is_tested_on_and_never_learnt():
+    whole = dirichlet(numbered(), 3, alpha=5, seed=1)
+    part, again, other = (held_out(whole, 0.3, seed=s) for s in (0, 0, 1))
+    for t, task in enumerate(whole.tasks):
+        train, test = numbers(part.tasks[t].train), numbers(part.tasks[t].test)
+        assert sorted(train + test) == sorted(numbers(task.train))
+        assert len(test) == round(0.3 * len(task.train))
+        assert numbers(part.tasks[t].validation) == numbers(task.validation)
+        assert numbers(again.tasks[t].test) == test != numbers(other.tasks[t].test)
+    assert part.about["counts"]["test"] == [len(task.test) for task in part.tasks]
+    for wrong in (0.0, 1.0):
+        with pytest.raises(ValueError, match="held_out in"):
+            held_out(whole, wrong)
+    with pytest.raises(ValueError, match="Task 0 has .* would hold 0 of them out"):
+        held_out(whole, 1e-4)
+
+
+def test_held_out_images_that_are_drawn_anew_keep_the_draw_that_is_seen_outside_updates():
+    x, y = torch.randint(0, 2, (40, 6), dtype=torch.uint8), torch.arange(40) % 2
+    images = Redrawn(x, y, DataSpec((6,), levels=2, classes=2), torch.full((40, 6), 127, dtype=torch.uint8))
+    stream = held_out(class_incremental(Splits("binary", images, images, images, {}), 2), 0.5)
+    for t, task in enumerate(stream.tasks):
+        assert isinstance(task.train, Redrawn)
+        assert type(task.test) is InMemory
+        rows = {tuple(row) for row in x[y == t].tolist()}
+        assert {tuple(row) for row in torch.cat([task.train.x, task.test.x]).tolist()} == rows

@@ -2,7 +2,8 @@
 
 A task holds copies, no views, so that who has the data of one task cannot reach those of another. Everything is a
 function of the data and of (seed); all three splits of a task follow the same rule, so that what a task is tested on
-are official test examples of the classes, in the proportions, that it is trained on.
+are official test examples of the classes, in the proportions, that it is trained on; or, by `held_out`, training
+examples that it does not see.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from genrep.contracts import Data, DataSpec
 from genrep.data.batches import InMemory
 from genrep.data.binary import Redrawn
-from genrep.data.splits import SPLITS, Splits, checked_seed
+from genrep.data.splits import SPLITS, Splits, checked_seed, hold_out
 
 _TRIED = 200  # seeds that are looked at for one that fits
 _LEAST = {"train": 2, "validation": 1, "test": 2}  # examples of a task
@@ -197,6 +198,26 @@ def reduced(stream: Stream, fraction: float, *, seed: int = 0) -> Stream:
         train = _apart(task.train, torch.from_numpy(index), stream.spec)
         tasks.append(Splits(task.name, train, task.validation, task.test, task.about))
     return _finished(stream.name, tasks, {**stream.about, "fraction": fraction})
+
+
+def held_out(stream: Stream, share: float, *, seed: int = 0) -> Stream:
+    """The same stream tested on a random share of each task's training examples, which leaves the training split.
+
+    Deja et al. (2022) score on 30 % held out so; the official test examples are left out.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"Expected held_out in (0, 1), a share of the training examples, got {share}.")
+    tasks = []
+    for t, task in enumerate(stream.tasks):
+        n = len(task.train)
+        count = round(share * n)
+        if count < _LEAST["test"] or n - count < _LEAST["train"]:
+            raise ValueError(f"Task {t} has {n} training examples; held_out={share:g} would hold {count} of them out.")
+        kept, held = hold_out(n, count, seed)
+        train = _apart(task.train, torch.from_numpy(kept), stream.spec)
+        test = _apart(task.train, torch.from_numpy(held), stream.spec)
+        tasks.append(task._replace(train=train, test=InMemory(test.x, test.y, stream.spec)))
+    return _finished(stream.name, tasks, {**stream.about, "held_out": share})
 
 
 def by_task(stream: Stream) -> Stream:

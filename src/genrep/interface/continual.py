@@ -46,6 +46,8 @@ class Source(NamedTuple):
         condition: Columns that hold the condition.
         shape: Bring images to C,H,W.
         fraction: Of the training examples of every task but the first that are there to learn from.
+        held_out: Share of each task's training examples that is held out to be tested on, in place of the official
+            test examples; published: 0.3.
     """
 
     data: tuple[str, ...] = ()
@@ -58,12 +60,17 @@ class Source(NamedTuple):
     condition: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     fraction: float = 1.0
+    held_out: float = 0.0
 
 
 def read(source: Source, seed: int = 0) -> tuple[Stream, Splits]:
     """The stream, and the data it is cut from, in whose features distances are measured."""
     stream, whole = _read(source, seed)
-    return (stream if source.fraction == 1 else streams.reduced(stream, source.fraction, seed=seed)), whole
+    if source.held_out:
+        stream = streams.held_out(stream, source.held_out, seed=seed)
+    if source.fraction != 1:
+        stream = streams.reduced(stream, source.fraction, seed=seed)
+    return stream, whole
 
 
 def _read(source: Source, seed: int) -> tuple[Stream, Splits]:

@@ -125,9 +125,12 @@ def _protocol(found: Mapping[str, Any], how: Mapping[str, Any], measured: runs.M
         f" ({about['detail']})" if "detail" in about else f" (alpha {about['alpha']:g})" if "alpha" in about else ""
     )
     protocol = found["protocol"]
+    tested = (
+        f"training examples held out ({about['held_out']:.0%})" if "held_out" in about else "official test examples"
+    )
     return (
         f"{about['rule']}{detail}, {len(found['tasks'])} tasks, {how['steps']} updates a task for every row; after the "
-        f"last task {measured.samples} samples and at most {measured.examples} official test examples of each task, "
+        f"last task {measured.samples} samples and at most {measured.examples} {tested} of each task, "
         f"features {protocol['features']} {protocol['features_hash']}. Mean over tasks ± the standard error from the "
         "tasks' own errors."
     )
