@@ -1,6 +1,8 @@
 """The kind `continual`: rows of strategies on one stream, measured alike, kept where they were finished."""
 
 import copy
+import itertools
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,6 +10,7 @@ import yaml
 from genrep.interface.continual import Source, read
 from genrep.interface.experiments import continual
 
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SAID = {
     "data": "digits",
     "stream": {"stream": "class", "tasks": 2},
@@ -79,6 +82,15 @@ def test_what_does_not_fit_is_refused_before_anything_runs(tmp_path, change, mes
     with pytest.raises(ValueError, match=message):
         continual.run({**copy.deepcopy(SAID), **change}, HOW, seed=0, folder=tmp_path, progress=False)
     assert not any(tmp_path.iterdir())
+
+
+def test_the_calorimeter_comes_in_bands_of_rising_energy():
+    said = yaml.safe_load((EXPERIMENTS / "continual_calorimeter.yaml").read_text())
+    stream, whole = read(continual.source_of(said))
+    energies = [task.train.y[:, said["stream"]["column"]] for task in stream.tasks]
+    assert all(low.max() <= high.min() for low, high in itertools.pairwise(energies))
+    assert sum(len(e) for e in energies) == len(whole.train)
+    assert len(continual.rows_of(said)) == len(said["strategies"])
 
 
 def test_classes_of_several_sets_are_cut_together():
