@@ -264,6 +264,7 @@ class Cut(Exception):
     """A process that is killed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [(1, 0, 2), (1, 1, 0), (2, 2, 1), (2, 3, 1), (2, 0, "finish"), (2, 1, "finish")])
 def test_resume_is_exact_in_every_phase(tmp_path, place, monkeypatch):
     """gamma is low, so that targets are replaced, too."""

@@ -56,6 +56,7 @@ def optimum(loss, shift, penalty):
     return math.log(4) - (p * (p / mean).log() + q * (q / mean).log()).sum() * dx
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_best_critic_measures_the_divergence(loss, play):
     torch.manual_seed(0)

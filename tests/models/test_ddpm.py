@@ -52,6 +52,7 @@ def test_every_part_learns_on_every_kind_of_data(kind, conditional):
     assert not torch.equal(x, model.sample(6, condition=y, seed=2, sampler="ddim", evaluations=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"noise_schedule": "linear"}, {"loss": "vlb", "choice": "loss_aware"}])
 def test_a_table_is_learnt_to_its_entropy(options):
     """Rows of N((3, -2), diag(4, 0.25)): the bound nears the exact mean log-density, samples have its moments."""

@@ -88,6 +88,7 @@ def test_optimal_coupling_is_the_best_permutation():
     assert sorted(found.flatten().tolist()) == sorted(noise.flatten().tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coupling", ["independent", "optimal"])
 def test_a_table_is_learnt_to_its_entropy(coupling):
     mean, std = torch.tensor([3.0, -2.0]), torch.tensor([2.0, 0.5])

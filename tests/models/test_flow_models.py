@@ -115,6 +115,7 @@ def test_conditional_densities_differ_and_integrate_to_one(name, data):
     assert "condition" in model.capabilities
 
 
+@pytest.mark.slow
 @every
 def test_samples_follow_the_density(name):
     """Chi-square over 64 cells of the plane, whose probabilities are integrals of the density."""
@@ -213,6 +214,7 @@ def test_every_parameter_is_trained(name):
     assert [name for name, p in model.learnable(0, "model").items() if p.grad is None or not p.grad.any()] == []
 
 
+@pytest.mark.slow
 @every
 def test_fits_what_it_can_represent(name):
     """A correlated Gaussian in standard units: held-out nats come within 0.05 of minus its entropy."""

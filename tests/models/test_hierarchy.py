@@ -140,6 +140,7 @@ def test_temperature_scales_the_spread(name):
         model.sample(1, temperature=-1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_level_is_learnt(name, play):
     """After some updates on data that need them, the bound has risen and a gradient reaches every parameter."""
