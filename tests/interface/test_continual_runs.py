@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from genrep.interface.continual import Chosen, Measured, Source, run, run_seeds, table, table_of_seeds
 from genrep.training.settings import Settings
@@ -55,3 +56,15 @@ def test_too_few_steps_for_the_phases_are_refused_before_anything_is_written(tmp
     with pytest.raises(ValueError, match="at least 4 steps, one for each phase"):
         run(chosen, source, out=tmp_path / "run", settings=settings(3), progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_does_not_know_a_newer_option_goes_on(tmp_path):
+    chosen, how = Chosen("vae", "finetune", OPTIONS), {"settings": settings(2), "measured": BITS, "progress": False}
+    first = run(chosen, DIGITS, out=tmp_path, **how)
+    file = tmp_path / "config.yaml"
+    said = yaml.safe_load(file.read_text())
+    del said["source"]["held_out"]
+    file.write_text(yaml.safe_dump(said))
+    assert run(chosen, DIGITS, out=tmp_path, **how) == first
+    with pytest.raises(ValueError, match="another held out"):
+        run(chosen, DIGITS._replace(held_out=0.3), out=tmp_path, **how)
