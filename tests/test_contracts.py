@@ -51,7 +51,7 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(params=["grey", pytest.param("colour", marks=pytest.mark.slow), "table"])
+@pytest.fixture(params=[pytest.param(k, marks=[pytest.mark.slow] if k == "colour" else []) for k in SPECS])
 def spec(request):
     return SPECS[request.param]
 

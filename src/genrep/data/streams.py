@@ -203,7 +203,8 @@ def reduced(stream: Stream, fraction: float, *, seed: int = 0) -> Stream:
 def held_out(stream: Stream, share: float, *, seed: int = 0) -> Stream:
     """The same stream tested on a random share of each task's training examples, which leaves the training split.
 
-    Deja et al. (2022) score on 30 % held out so; the official test examples are left out.
+    Deja et al. (2022) score on 30 % held out so; the official test examples are left out. ValueError for a share
+    outside (0, 1), and for one that leaves a task too few examples on either side.
     """
     if not 0 < share < 1:
         raise ValueError(f"Expected held_out in (0, 1), a share of the training examples, got {share}.")
@@ -212,7 +213,10 @@ def held_out(stream: Stream, share: float, *, seed: int = 0) -> Stream:
         n = len(task.train)
         count = round(share * n)
         if count < _LEAST["test"] or n - count < _LEAST["train"]:
-            raise ValueError(f"Task {t} has {n} training examples; held_out={share:g} would hold {count} of them out.")
+            raise ValueError(
+                f"Task {t} has {n} training examples; held_out={share:g} would hold {count} of them out. At least "
+                f"{_LEAST['test']} are needed to test on and {_LEAST['train']} to learn from."
+            )
         kept, held = hold_out(n, count, seed)
         train = _apart(task.train, torch.from_numpy(kept), stream.spec)
         test = _apart(task.train, torch.from_numpy(held), stream.spec)

@@ -199,7 +199,9 @@ def _same(folder: Path, said: Mapping[str, Any]) -> None:
     """Write what the run is, or check that it is the run that the folder holds; what that does not name is as usual."""
     said, path = json.loads(json.dumps(said)), folder / "config.yaml"
     if path.exists():
-        usual = json.loads(json.dumps({"source": Source()._asdict(), "measured": Measured()._asdict()}))
+        parts = {"source": Source()._asdict(), "measured": Measured()._asdict(),
+                 "settings": dataclasses.asdict(Settings())}  # fmt: skip
+        usual = json.loads(json.dumps(parts))
         held = {k: usual.get(k, {}) | v for k, v in yaml.safe_load(path.read_text(encoding="utf8")).items()}
         differing = sorted(
             k.replace("_", " ") for part in said for k in said[part] if said[part][k] != held.get(part, {}).get(k)
