@@ -69,9 +69,20 @@ def test_options_of_a_budget_are_those_of_rows_that_say_nothing_else(tmp_path):
         continual.run(said, HOW | {"options": {"binplai": {}}}, seed=0, folder=tmp_path / "x", progress=False)
 
 
+def test_a_row_may_take_more_updates(tmp_path):
+    rows = ["finetune", {"label": "longer", "strategy": "finetune", "length": 2}]
+    found = continual.run(SAID | {"strategies": rows, "ratio": []}, HOW, seed=0, folder=tmp_path, progress=False)
+    steps = [
+        yaml.safe_load((tmp_path / n / "config.yaml").read_text())["settings"]["steps"] for n in ("finetune", "longer")
+    ]
+    assert steps == [4, 8]
+    assert "4, 8 updates a task;" in found["protocol"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"strategies": [{"strategy": "finetune", "length": 0}]}, "length above 0"),
         ({"strategies": ["finetune", {"strategy": "replay", "label": "finetune"}]}, "labels that differ"),
         ({"strategies": ["replai"]}, "Did you mean .replay."),
         ({"strategies": [{"strategy": "replay", "size": 4}]}, "option of replay"),

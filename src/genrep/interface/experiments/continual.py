@@ -2,16 +2,18 @@
 
 `data` (a set, or several for a sequence), `stream` ({stream: class, tasks: 5} and the other options of `genrep
 continual`), `model` (a name, or {model: vae, latent: 8}), `strategies`: names, or {label, strategy, published, model,
-told, fraction, and options of the strategy}. `metrics`, `features` and `settings` as in `genrep continual`; `ratio`:
-[[a, b], ...], pairs of labels of which the ratio of final Fréchet distances is told; `show: false`: no samples are
-pictured. A budget says `steps` (of a task), `samples`, `examples` and, by the name of a model or strategy, `options`
-that rows have where they say nothing else. Where a row trains `separate` models, the gain over them is told.
+told, fraction, length, and options of the strategy}. `metrics`, `features` and `settings` as in `genrep continual`;
+`ratio`: [[a, b], ...], pairs of labels of which the ratio of final Fréchet distances is told; `show: false`: no
+samples are pictured. A budget says `steps` (of a task; a row with a `length` takes that many times as many),
+`samples`, `examples` and, by the name of a model or strategy, `options` that rows have where they say nothing else.
+Where a row trains `separate` models, the gain over them is told.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -27,7 +29,7 @@ from genrep.training.settings import Settings
 NEEDED = ("data", "stream", "model", "strategies")
 KEYS = ("stream", "model", "strategies", "metrics", "features", "settings", "ratio", "show")
 BUDGET = ("steps", "samples", "examples", "settings", "options")
-_OWN = ("label", "strategy", "model", "told", "fraction", "published")
+_OWN = ("label", "strategy", "model", "told", "fraction", "length", "published")
 
 
 class Row(NamedTuple):
@@ -39,6 +41,7 @@ class Row(NamedTuple):
     model: Variant
     told: runs.Told = "auto"
     fraction: float = 1.0
+    length: float = 1.0
     published: str = ""
 
 
@@ -64,7 +67,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
             chosen,
             source._replace(fraction=row.fraction),
             out=place,
-            settings=settings,
+            settings=replace(settings, steps=round(how["steps"] * row.length)),
             measured=measured,
             progress=progress,
         ) | {"folder": place.name}
@@ -72,7 +75,7 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
     alone = next((found[row.label] for row in rows if row.strategy == "separate"), None)
     published = any(row.published for row in rows)
     return {
-        "protocol": _protocol(next(iter(found.values())), how, measured),
+        "protocol": _protocol(next(iter(found.values())), _updates(how["steps"], rows), measured),
         "columns": [*_columns(metrics, alone), *(["published"] if published else [])],
         "rows": [
             [row.label, *_line(found[row.label], metrics, alone), *([row.published] if published else [])]
@@ -104,6 +107,8 @@ def _row(said: str | Mapping[str, Any], model: str | Mapping[str, Any]) -> Row:
     options = {k: _tuple(v) for k, v in given.items() if k not in _OWN}
     for option in options:
         choose(option, strategies.options(name), f"option of {name}")
+    if (length := float(given.get("length", 1.0))) <= 0:
+        raise ValueError(f"Expected a length above 0 of {given.get('label', name)}, got {length:g}.")
     return Row(
         str(given.get("label", name)),
         name,
@@ -111,6 +116,7 @@ def _row(said: str | Mapping[str, Any], model: str | Mapping[str, Any]) -> Row:
         variants([given.get("model", model)])[0],
         choose(given.get("told", "auto"), get_args(runs.Told), "value of told"),  # pyright: ignore[reportArgumentType]
         float(given.get("fraction", 1.0)),
+        length,
         str(given.get("published", "")),
     )
 
@@ -119,7 +125,14 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _protocol(found: Mapping[str, Any], how: Mapping[str, Any], measured: runs.Measured) -> str:
+def _updates(steps: int, rows: Sequence[Row]) -> str:
+    if all(row.length == 1 for row in rows):
+        return f"{steps} updates a task for every row"
+    lengths = ", ".join(f"{round(steps * length)}" for length in sorted({row.length for row in rows}))
+    return f"{lengths} updates a task"
+
+
+def _protocol(found: Mapping[str, Any], updates: str, measured: runs.Measured) -> str:
     about = found["stream"]
     detail = (
         f" ({about['detail']})" if "detail" in about else f" (alpha {about['alpha']:g})" if "alpha" in about else ""
@@ -129,7 +142,7 @@ def _protocol(found: Mapping[str, Any], how: Mapping[str, Any], measured: runs.M
         f"training examples held out ({about['held_out']:.0%})" if "held_out" in about else "official test examples"
     )
     return (
-        f"{about['rule']}{detail}, {len(found['tasks'])} tasks, {how['steps']} updates a task for every row; after the "
+        f"{about['rule']}{detail}, {len(found['tasks'])} tasks, {updates}; after the "
         f"last task {measured.samples} samples and at most {measured.examples} {tested} of each task, "
         f"features {protocol['features']} {protocol['features_hash']}. Mean over tasks ± the standard error from the "
         "tasks' own errors."
