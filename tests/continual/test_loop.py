@@ -1,6 +1,7 @@
 """The loop over tasks: what survives, what does not, and exact resume wherever it is cut."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -91,6 +92,15 @@ def test_resume_is_exact_wherever_it_is_cut(tmp_path, cut):
     assert not list((tmp_path / "cut").rglob("after*")), "what is done is tidied"
     done = loop.run(Tracer, STREAM, settings, folder=tmp_path / "cut")
     assert torch.equal(done.model.generative.mean, whole.model.generative.mean), "a finished run is only read"
+
+
+@pytest.mark.parametrize(("steps", "warmup", "rising"), [(30, None, 3), (30, 20, 20), (4, None, 0), (2000, None, 100)])
+def test_a_short_phase_is_not_all_warm_up(tmp_path, steps, warmup, rising):
+    settings = dataclasses.replace(QUICK, steps=steps, warmup=warmup, log_every=1)
+    loop.learn(build("finetune", SETTING), 0, STREAM.tasks[0].train, settings, folder=tmp_path)
+    log = (tmp_path / "tasks/000/phase0/log.jsonl").read_text().splitlines()[:150]
+    rates = [json.loads(line)["lr"]["model"] for line in log]
+    assert rates == pytest.approx([1e-3 * min(1, (n + 1) / (rising + 1)) for n in range(len(log))])
 
 
 def test_a_run_without_a_folder_is_the_same(tmp_path):

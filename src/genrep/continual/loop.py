@@ -28,9 +28,10 @@ from genrep.data.batches import InMemory
 from genrep.data.streams import Stream
 from genrep.evaluation.features import fingerprint
 from genrep.training import loop as training
-from genrep.training.settings import Settings, pick_device
+from genrep.training.settings import SUGGESTED, Settings, pick_device
 
 Make = Callable[[], Strategy]
+_WARMING = 10  # a phase warms up in at most a tenth of its updates
 _HOOKS = ("still", "before_update", "after_update")
 
 
@@ -104,7 +105,11 @@ def updates(steps: int, shares: Sequence[float | None]) -> list[int]:
 
 
 def _settings(settings: Settings, phase: Phase, task: int, number: int) -> Settings:
+    """Of one phase: a seed of its own, and a learning rate that rises for no more than a part of its updates."""
     own = {k: v for k, v in phase.fit.items() if k not in _HOOKS}
+    if settings.warmup is None:
+        usual = phase.model.training_options.get("warmup", SUGGESTED["warmup"])
+        own = {"warmup": min(usual, settings.steps // _WARMING)} | own
     return dataclasses.replace(settings, seed=phase_seed(settings.seed, task, number), **own)
 
 
