@@ -25,12 +25,13 @@ def candidates(model: Model, settings: Settings) -> list[Mode]:
     bfloat16 = {"float32": [False], "bfloat16": [True], "auto": [False, True]}[settings.precision]
     layouts = {"no": [False], "yes": [True], "auto": [False, True] if convolutions else [False]}[settings.channels_last]
     layouts = [False] if settings.sharded else layouts
-    if settings.precision == "auto" and not _fast_bfloat16(settings.device):
+    if settings.precision == "auto" and not fast_bfloat16(settings.device):
         bfloat16 = [False]
     return [Mode(b, c, settings.compile) for b in bfloat16 for c in layouts]
 
 
-def _fast_bfloat16(device: str) -> bool:
+def fast_bfloat16(device: str) -> bool:
+    """Whether the device multiplies matrices in bfloat16 by itself; elsewhere it is emulated, and slow."""
     if device.startswith("cpu"):
         return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
