@@ -15,7 +15,7 @@ from genrep.continual.strategies import build
 from genrep.continual.strategy import Setting, ledger, memory
 from genrep.contracts import Batch, DataSpec, Unsupported
 from genrep.data.streams import by_task
-from genrep.distributions.bands import Band, BandPrior, bernoulli_kl, relaxed_bits
+from genrep.distributions.bands import Band, BandMixtures, BandPrior, bernoulli_kl, relaxed_bits
 from genrep.distributions.basic import Bernoulli, Gaussian, kl
 from genrep.models import build as build_model
 from genrep.nets.translator import band_codes
@@ -142,7 +142,7 @@ def learnt(tasks=2):
 
 def test_draws_that_are_forgotten_get_the_nearest_new_image():
     found, data = learnt()
-    new, draws = found._encodings(2, data), Draws(found.before, 2, 64)
+    new, draws = found._encodings(2, data), Draws(found.before, found.drawing, 2, 64)
     before, translator = draws.x.clone(), found._translator()
     with torch.no_grad():
         z, q = translator(draws.latents), translator(new.likeliest())
@@ -161,12 +161,12 @@ def test_draws_that_are_forgotten_get_the_nearest_new_image():
 def test_draws_come_from_earlier_bands_and_do_not_change_with_the_model():
     found, _ = learnt()
     torch.manual_seed(5)
-    one = Draws(found.before, 2, 200)
+    one = Draws(found.before, found.drawing, 2, 200)
     with torch.no_grad():
         for p in found.bands.parameters():
             p.add_(1)
     torch.manual_seed(5)
-    assert torch.equal(Draws(found.before, 2, 200).x, one.x)
+    assert torch.equal(Draws(found.before, found.drawing, 2, 200).x, one.x)
     codes = band_codes(4)
     assert {tuple(c) for c in one.latents[:, -2:].tolist()} == {tuple(c) for c in codes[:2].tolist()}
 
@@ -215,9 +215,65 @@ def test_bands_are_drawn_by_their_counts():
     assert first == pytest.approx(0.25, abs=0.03)
 
 
+def mixtures(components, bits=1, bands=2):
+    prior = BandPrior(2, bits, bands, conditional=True)
+    prior.counts.copy_(torch.tensor([100, 300][:bands]))
+    return BandMixtures(prior, components)
+
+
+def drawn(bands, band, n=40_000):
+    return bands(y=torch.full((n,), band)).sample()
+
+
+def test_a_band_draws_the_law_of_its_codes():
+    """A bit that is one in 30 %, and normals whose mean and correlation depend on it, which no product of them has."""
+    torch.manual_seed(0)
+    n = 8000
+    bit = (torch.rand(n) < 0.3).float()
+    scale = torch.where(
+        bit[:, None, None] > 0, torch.tensor([[0.5, 0.0], [0.4, 0.3]]), torch.tensor([[0.8, 0.0], [-0.6, 0.2]])
+    )
+    normals = bit[:, None] * torch.tensor([2.0, -1.0]) + (scale @ torch.randn(n, 2, 1))[..., 0]
+    bands = mixtures(2)
+    bands.fit(1, torch.cat([normals, bit[:, None], torch.ones(n, 1)], 1))
+    z = drawn(bands, 1)
+    assert z[:, 2].mean() == pytest.approx(0.3, abs=0.02)
+    for value in (0, 1):
+        mine, theirs = z[z[:, 2] == value][:, :2], normals[bit == value]
+        torch.testing.assert_close(mine.mean(0), theirs.mean(0), atol=0.04, rtol=0)
+        torch.testing.assert_close(mine.T.cov(), theirs.T.cov(), atol=0.04, rtol=0)
+    assert (z[:, 3:] == band_codes(2)[1]).all()
+
+
+def test_a_band_that_is_not_fitted_draws_normals_and_fair_bits():
+    torch.manual_seed(0)
+    z = drawn(mixtures(3), 0)
+    torch.testing.assert_close(z[:, :2].T.cov(), torch.eye(2), atol=0.04, rtol=0)
+    torch.testing.assert_close(z[:, :3].mean(0), torch.tensor([0.0, 0.0, 0.5]), atol=0.03, rtol=0)
+    assert not torch.equal(*(drawn(mixtures(3), -1, 400)[:, 3:].unique(dim=0)))  # both bands come, by their counts
+
+
+def test_few_examples_have_few_components_and_the_same_seed_the_same_fit():
+    found = []
+    for _ in range(2):
+        bands = mixtures(16, bits=0, bands=1)
+        torch.manual_seed(4)
+        bands.fit(0, torch.randn(65, 2))
+        found.append(bands)
+    assert (found[0].weights > 0).sum() == 3, "at least ten examples for each of two dimensions"
+    assert all(torch.equal(a, b) for a, b in zip(found[0].buffers(), found[1].buffers(), strict=True))
+    assert drawn(found[0], 0, 50)[:, 2:].eq(band_codes(1)[0]).all()
+
+
+def test_as_published_bands_are_normals_and_bits():
+    assert isinstance(strategy(components=0).drawing, BandPrior)
+    with pytest.raises(ValueError, match="components >= 0"):
+        strategy(components=-1)
+
+
 def test_new_pairs_are_examples_with_their_own_latents():
     found, data = learnt()
-    encodings, draws = found._encodings(2, data), Draws(found.before, 2, 64)
+    encodings, draws = found._encodings(2, data), Draws(found.before, found.drawing, 2, 64)
     assert isinstance(encodings, Encodings)
     pairs = Pairs(data, encodings, draws, 1.5)
     torch.manual_seed(0)
@@ -229,15 +285,17 @@ def test_new_pairs_are_examples_with_their_own_latents():
 
 
 def test_only_decoder_translator_and_bands_are_kept():
-    found = strategy(local="decoder")
+    found = strategy(local="decoder", components=0)
     names = set(memory(found))
     assert all(n.startswith(("bands.generative.likelihood", "bands.generative.prior")) for n in names)
     assert ledger(found).keys() == {"bands.generative"}
     parts = found.bands.generative
     size = sum(p.numel() * 4 for p in parts.likelihood.parameters())
     assert ledger(found)["bands.generative"] == size + 4 * 2 * 4 + 4 * 8, "bits: 4 bands of 2; counts: int64"
-    assert ledger(strategy(local="encoder")).keys() == {"bands.generative", "local.inference"}
-    assert ledger(strategy(local="last")).keys() == {"bands.generative", "local"}
+    assert ledger(strategy(local="encoder", components=0)).keys() == {"bands.generative", "local.inference"}
+    assert ledger(strategy(local="last", components=0)).keys() == {"bands.generative", "local"}
+    mixtures = ledger(strategy(components=5))["mixtures"]
+    assert mixtures == 4 * 4 * 5 * (1 + 3 + 3 * 3 + 2), "4 bands of 5 components, 3 normals, 2 bits, float32"
 
 
 @pytest.mark.parametrize("local", ["fresh", "decoder", "encoder", "last"])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrep.contracts import Batch, Conditional, Data, Model, evaluating
-from genrep.distributions.bands import Band, BandPrior
+from genrep.distributions.bands import Band, BandMixtures, BandPrior
 from genrep.distributions.basic import Bernoulli, Gaussian
 from genrep.nets.translator import Translator
 from genrep.objectives.bands import band_of
@@ -66,11 +66,13 @@ class Encodings:
 
 
 class Draws:
-    """What earlier bands draw: (lambda, code) and the means of the decoder as it was, `n` of them, made in blocks."""
+    """What earlier bands draw: (lambda, code) and the means of the decoder as it was, `n` of them, made in blocks.
 
-    def __init__(self, generative: Conditional, bands: int, n: int) -> None:
-        prior, likelihood = _parts(generative)
-        device = prior.counts.device
+    `prior` draws the latents, BandMixtures or the BandPrior of the generative part.
+    """
+
+    def __init__(self, generative: Conditional, prior: BandPrior | BandMixtures, bands: int, n: int) -> None:
+        likelihood, device = generative.get_submodule("likelihood"), prior.counts.device
         weights = prior.counts[:bands].float()
         band = torch.multinomial(weights, n, replacement=True).to(device)
         with torch.no_grad(), evaluating(generative):
@@ -92,13 +94,6 @@ class Draws:
             for part in which.split(BLOCK):
                 self.x[part] = encodings.targets(index[part])
         return len(which)
-
-
-def _parts(generative: Conditional) -> tuple[BandPrior, Conditional]:
-    prior, likelihood = generative.get_submodule("prior"), generative.get_submodule("likelihood")
-    assert isinstance(prior, BandPrior)
-    assert isinstance(likelihood, Conditional)
-    return prior, likelihood
 
 
 class Pairs:

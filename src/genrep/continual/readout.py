@@ -45,7 +45,7 @@ def readout(
     assert isinstance(translated, Translated)
     assert isinstance(likelihood, Likelihood)
     with seeded(seed):
-        drawn = Draws(bands.generative, tasks, draws)
+        drawn = Draws(bands.generative, strategy.drawing, tasks, draws)
         with torch.no_grad():
             z = torch.cat([translated.translator(part) for part in drawn.latents.split(BLOCK)])
         encoder = MLP(spec.shape, [width, width // 2], (z.shape[1],))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -11,6 +15,11 @@ from genrep.contracts import Conditional
 from genrep.distributions.basic import KL, Bernoulli, Event, Gaussian, kl
 from genrep.distributions.latent import Ancestral
 from genrep.nets.translator import band_codes
+
+# of the mixtures that bands are fitted with
+_EXAMPLES = 10  # at least so many for each component and dimension
+_MOST = 10_000  # examples that a fit reads
+_RIDGE = 1e-3  # added to variances
 
 
 def relaxed_bits(logits: Tensor, temperature: float | Tensor) -> Tensor:
@@ -179,10 +188,72 @@ class BandPrior(Conditional):
             self.logits[band] = probability.clamp(1e-4, 1 - 1e-4).logit().to(self.logits)
 
 
+class BandMixtures(Conditional):
+    """p(lambda, code | band) = sum_k w_k N(normals; m_k, S_k) prod_d Bernoulli(bit_d; p_kd), and the code of the band.
+
+    A VAE draws what it has not learnt wherever the codes of the data, on average over the data, are not distributed as
+    its prior (Tomczak & Welling, 2018). Fitting their distribution when training has ended mends that (Ghosh et al.,
+    2020, section 4), and a band keeps a few numbers for it: K (1 + C + C^2 + D) for C normals, D bits and K components.
+
+    y is the band; -1 draws one in proportion to the counts of `prior`.
+    """
+
+    weights: Tensor
+    means: Tensor
+    scales: Tensor
+    bits: Tensor
+
+    def __init__(self, prior: BandPrior, components: int) -> None:
+        super().__init__()
+        self.of, bands = (prior,), len(prior.counts)  # in a tuple: the prior is a part of the model
+        c, d = prior.latent, prior.binary
+        self.register_buffer("weights", torch.eye(1, components).repeat(bands, 1))  # until fitted: N(0, I), fair bits
+        self.register_buffer("means", torch.zeros(bands, components, c))
+        self.register_buffer("scales", torch.eye(c).repeat(bands, components, 1, 1))  # S = scale scale^T
+        self.register_buffer("bits", torch.full((bands, components, d), 0.5))
+
+    @property
+    def counts(self) -> Tensor:
+        return self.of[0].counts
+
+    def forward(self, *, y: Tensor | None = None) -> Ancestral:
+        assert y is not None
+        (prior,) = self.of
+
+        def draw(n: int) -> Tensor:
+            band = torch.where(y < 0, prior.drawn(n), y) if bool((y < 0).any()) else y
+            k = torch.multinomial(self.weights[band], 1)[:, 0]
+            noise = torch.randn(n, prior.latent, 1, device=k.device)
+            normals = self.means[band, k] + (self.scales[band, k] @ noise)[..., 0]
+            return torch.cat([normals, torch.bernoulli(self.bits[band, k]), prior.codes[band]], 1)
+
+        return Ancestral(draw, len(y))
+
+    @torch.no_grad()
+    def fit(self, band: int, latents: Tensor) -> None:
+        """Fit a band to latents (normals, bits, ...), (N, >= C + D), by expectation maximisation."""
+        c, d = self.of[0].latent, self.of[0].binary
+        if len(latents) > _MOST:
+            latents = latents[torch.randperm(len(latents))[:_MOST]]
+        x = latents[:, : c + d].double().cpu().numpy()
+        k = max(1, min(self.weights.shape[1], len(x) // (_EXAMPLES * (c + d))))
+        seed = int(torch.randint(2**31, ()))
+        found = GaussianMixture(k, reg_covar=_RIDGE, init_params="k-means++", max_iter=200, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # what 200 steps have not found matters to no draw
+            found.fit(x)
+        means, covariances = (torch.as_tensor(a) for a in (found.means_, found.covariances_))
+        self.weights[band] = 0
+        self.weights[band, :k] = torch.as_tensor(found.weights_).to(self.weights)
+        self.means[band, :k] = means[:, :c].to(self.means)
+        self.scales[band, :k] = torch.linalg.cholesky(covariances[:, :c, :c]).to(self.scales)
+        self.bits[band, :k] = means[:, c:].clamp(0, 1).to(self.bits)
+
+
 class OneBand(Conditional):
     """The prior of one band, or with -1 of all in proportion to their counts, without a condition."""
 
-    def __init__(self, prior: BandPrior, band: int) -> None:
+    def __init__(self, prior: BandPrior | BandMixtures, band: int) -> None:
         super().__init__()
         self.prior, self.band = prior, band
 

@@ -15,7 +15,7 @@ from genrep.continual.bands import Draws, Encodings, Pairs
 from genrep.continual.strategy import Phase, Setting, Strategy, frozen, needs
 from genrep.contracts import Batch, Conditional, Data, DataSpec, Inference, Model, Recipe, Unsupported
 from genrep.data.batches import InMemory
-from genrep.distributions.bands import BandHead, BandPrior, OneBand
+from genrep.distributions.bands import BandHead, BandMixtures, BandPrior, OneBand
 from genrep.distributions.heads import GaussianHead, Likelihood
 from genrep.distributions.latent import LatentVariable, StandardNormal
 from genrep.models.multiband_vae import BINARY, CONV, DENSE, banded
@@ -39,6 +39,7 @@ class Options(NamedTuple):
     ratio: float
     cap: float
     draws: int
+    components: int
     local: Local
     decay: bool
 
@@ -51,15 +52,25 @@ class Multiband(Strategy):
         _check(options)
         self.options, self.bands = options, bands_of(setting)
         self.local, self.before = copy.deepcopy(self.bands), frozen(self.bands.generative)
-        self.kept = ("bands.generative", *_KEPT.get(options.local, ()))
-        prior = cast(BandPrior, self.bands.generative.get_submodule("prior"))
-        prior.counts.zero_()
-        self.model, *self.each = [self._view(setting, prior, band) for band in range(-1, setting.tasks)]
+        self.prior.counts.zero_()
+        self.mixtures = BandMixtures(self.prior, options.components) if options.components else None
+        mixed = ("mixtures",) if options.components else ()
+        self.kept = ("bands.generative", *mixed, *_KEPT.get(options.local, ()))
+        self.model, *self.each = [self._view(setting, band) for band in range(-1, setting.tasks)]
 
-    def _view(self, setting: Setting, prior: BandPrior, band: int) -> Model:
+    @property
+    def prior(self) -> BandPrior:
+        return cast(BandPrior, self.bands.generative.get_submodule("prior"))
+
+    @property
+    def drawing(self) -> BandPrior | BandMixtures:
+        """What draws the latents of a band."""
+        return self.prior if self.mixtures is None else self.mixtures
+
+    def _view(self, setting: Setting, band: int) -> Model:
         """What draws from one band, or with -1 from all."""
         likelihood = self.bands.generative.get_submodule("likelihood")
-        generative = LatentVariable(OneBand(prior, band), cast(Conditional, likelihood))
+        generative = LatentVariable(OneBand(self.drawing, band), cast(Conditional, likelihood))
         return Model(setting.spec, generative, Inference(), domain=self.bands.domain)
 
     def model_for(self, task: int) -> Model:
@@ -68,8 +79,8 @@ class Multiband(Strategy):
     @torch.no_grad()
     def latents(self, task: int, n: int) -> Tensor:
         """z = t(lambda, code of the task) with lambda as the band draws it."""
-        prior = cast(BandPrior, self.bands.generative.get_submodule("prior"))
-        return self._translator()(prior(y=torch.full((n,), task, device=prior.counts.device)).sample())
+        band = torch.full((n,), task, device=self.prior.counts.device)
+        return self._translator()(self.drawing(y=band).sample())
 
     def learn(self, task: int, data: Data) -> list[Phase]:
         assert isinstance(data, InMemory)
@@ -84,7 +95,7 @@ class Multiband(Strategy):
             return self._encodings(task, data)
 
         def pairs(threshold: float, draws: int = self.options.draws) -> Data:
-            new, old = encodings(), Draws(self.before, task, draws)
+            new, old = encodings(), Draws(self.before, self.drawing, task, draws)
             if threshold < 1:
                 old.forget(new, self._translator(), threshold)
             return Pairs(data, new, old, min(self.options.cap, self.options.ratio * task))
@@ -129,8 +140,9 @@ class Multiband(Strategy):
         _copy(self.bands.generative, self.before)
 
     def _write(self, task: int, found: Encodings) -> None:
-        prior = cast(BandPrior, self.bands.generative.get_submodule("prior"))
-        prior.set(task, found.logits.sigmoid().mean(0), len(found))
+        self.prior.set(task, found.logits.sigmoid().mean(0), len(found))
+        if self.mixtures is not None:
+            self.mixtures.fit(task, found.draw(torch.arange(len(found))))
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:
@@ -148,6 +160,8 @@ def _check(options: Options) -> None:
             f"Expected gamma in [-1, 1], ratio > 0, cap > 0 and draws >= 1, got {options.gamma}, {options.ratio}, "
             f"{options.cap} and {options.draws}."
         )
+    if options.components < 0:
+        raise ValueError(f"Expected components >= 0, got {options.components}.")
 
 
 def bands_of(setting: Setting) -> Model:
@@ -202,6 +216,7 @@ def multiband(
     ratio: float = 0.5,
     cap: float = 1.5,
     draws: int = 8192,
+    components: int = 16,
     local: Local = "last",
     decay: bool = False,
 ) -> Strategy:
@@ -217,9 +232,13 @@ def multiband(
         ratio: Draws in a batch for each new example and each earlier task.
         cap: Most draws for each new example.
         draws: How many examples of earlier tasks are drawn when a phase starts, to be learnt from in it.
+        components: Of the mixture that a band draws from, fitted to what its task was encoded to; 0: standard normals
+            and independent bits, as published.
         local: What the local model starts from: fresh weights; the translator and decoder of all tasks (decoder); these
             and the encoder of the last task, which is then kept (encoder); the local model of the last task (last).
         decay: The learning rate falls by the same factor in every update, to 6 % at the end of each phase; published is
             x 0.98 after each of 70 and 140 epochs.
     """
-    return Multiband(setting, Options(local_share, translator_share, gamma, ratio, cap, draws, local, decay))
+    return Multiband(
+        setting, Options(local_share, translator_share, gamma, ratio, cap, draws, components, local, decay)
+    )
