@@ -238,9 +238,9 @@ class BandMixtures(Conditional):
         x = latents[:, : c + d].double().cpu().numpy()
         k = max(1, min(self.weights.shape[1], len(x) // (_EXAMPLES * (c + d))))
         seed = int(torch.randint(2**31, ()))
-        found = GaussianMixture(k, reg_covar=_RIDGE, init_params="k-means++", max_iter=200, random_state=seed)
+        found = GaussianMixture(k, reg_covar=_RIDGE, init_params="k-means++", random_state=seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # what 200 steps have not found matters to no draw
+            warnings.simplefilter("ignore", ConvergenceWarning)  # what 100 steps have not found matters to no draw
             found.fit(x)
         means, covariances = (torch.as_tensor(a) for a in (found.means_, found.covariances_))
         self.weights[band] = 0
