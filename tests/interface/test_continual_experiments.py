@@ -70,13 +70,14 @@ def test_options_of_a_budget_are_those_of_rows_that_say_nothing_else(tmp_path):
 
 
 def test_a_row_may_take_more_updates(tmp_path):
-    rows = ["finetune", {"label": "longer", "strategy": "finetune", "length": 2}]
+    rows = ["finetune", {"label": "longer", "strategy": "finetune", "length": 2}, "separate"]
     found = continual.run(SAID | {"strategies": rows, "ratio": []}, HOW, seed=0, folder=tmp_path, progress=False)
     steps = [
         yaml.safe_load((tmp_path / n / "config.yaml").read_text())["settings"]["steps"] for n in ("finetune", "longer")
     ]
     assert steps == [4, 8]
     assert "4, 8 updates a task;" in found["protocol"]
+    assert not any(c.startswith("gain") for c in found["columns"])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ told, fraction, length, and options of the strategy}. `metrics`, `features` and 
 `ratio`: [[a, b], ...], pairs of labels of which the ratio of final Fréchet distances is told; `show: false`: no
 samples are pictured. A budget says `steps` (of a task; a row with a `length` takes that many times as many),
 `samples`, `examples` and, by the name of a model or strategy, `options` that rows have where they say nothing else.
-Where a row trains `separate` models, the gain over them is told.
+Where a row trains `separate` models as long as all others, the gain over them is told.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def run(said: Mapping[str, Any], how: Mapping[str, Any], *, seed: int, folder: P
             progress=progress,
         ) | {"folder": place.name}
     metrics = [m for m in LOWER_IS_BETTER if any(m in f["metrics"] for f in found.values())]
-    alone = next((found[row.label] for row in rows if row.strategy == "separate"), None)
+    equal = len({row.length for row in rows}) == 1  # else models alone have learnt for longer than some rows
+    alone = next((found[row.label] for row in rows if equal and row.strategy == "separate"), None)
     published = any(row.published for row in rows)
     return {
         "protocol": _protocol(next(iter(found.values())), _updates(how["steps"], rows), measured),
