@@ -45,7 +45,11 @@ def encoder_decoder(
     shape_out = (channels, *data.shape[1:])
     if not convolutional(data, network, width, depth):
         hidden = [width or 512] * (depth or 2)
-        return MLP(data.shape, hidden, code, condition), MLP((latent,), hidden, shape_out, condition)
+        dense = MLP(data.shape, hidden, code, condition), MLP((latent,), hidden, shape_out, condition)
+        if condition and data.classes:
+            for net in dense:
+                net.embed()
+        return dense
     width, depth = width or 32, depth or default_depth(*data.shape[1:])
     return (
         ConvEncoder(data.shape, width, code, depth, condition),

@@ -41,6 +41,14 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], torch.Size(shape_out).numel()))
         kaiming(list(self.layers)[:-1])
 
+    @torch.no_grad()
+    def embed(self) -> None:
+        """Start the weights of the condition from N(0, 1), as those of embeddings do: for one-hot conditions.
+
+        A label is one input among dozens or hundreds; started like them it is hardly heard for hundreds of updates.
+        """
+        nn.init.normal_(self.layers[0].weight[:, -self.condition :])  # pyright: ignore[reportIndexIssue, reportArgumentType]
+
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         x = x.flatten(1)
         if self.condition:

@@ -1,0 +1,27 @@
+"""Dense networks: how their weights start."""
+
+import math
+
+import pytest
+import torch
+
+from genrep.contracts import DataSpec
+from genrep.nets.autoencoder import encoder_decoder
+
+
+def first(labels, conditions=0):
+    torch.manual_seed(0)
+    data = DataSpec((1, 20, 20), classes=labels, condition=conditions)
+    coders = encoder_decoder(data, (2, 8), 1, latent=8, network="dense", width=400, condition=labels or conditions)
+    return [net.layers[0].weight.detach() for net in coders]
+
+
+def test_labels_start_as_embeddings_do_and_the_rest_as_he_et_al():
+    for weight in first(5):
+        assert weight[:, :-5].std() == pytest.approx(math.sqrt(2 / weight.shape[1]), rel=0.05)
+        assert weight[:, -5:].std() == pytest.approx(1, rel=0.05)
+
+
+def test_columns_of_a_vector_start_as_other_inputs_do():
+    for weight in first(0, 5):
+        assert weight[:, -5:].std() == pytest.approx(math.sqrt(2 / weight.shape[1]), rel=0.08)
