@@ -9,12 +9,13 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from genrep.evaluation.cost import hardware
+from genrep.training.measure import fast_bfloat16
 
 
 def seconds(f: Callable[[], object]) -> float:
@@ -40,6 +41,11 @@ def alternate(ours: Callable[[], object], rival: Callable[[], object], repeats: 
     ours(), rival()
     times = [(seconds(ours), seconds(rival)) for _ in range(repeats)]
     return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
+
+
+def precision() -> Literal["bfloat16", "float32"]:
+    """The arithmetic that ours trains in: bfloat16 where the processor has it."""
+    return "bfloat16" if fast_bfloat16("cpu") else "float32"
 
 
 def flops(f: Callable[[], object]) -> int:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.common import alternate, comparison, versions
+from benchmarks.common import alternate, comparison, precision, versions
 from genrep import data as data_sets
 from genrep import models
 from genrep.continual import loop, strategies
@@ -30,7 +30,6 @@ from genrep.continual.strategy import Setting
 from genrep.contracts import seeded
 from genrep.data.streams import Stream, class_incremental
 from genrep.nets.mlp import MLP
-from genrep.training.measure import fast_bfloat16
 from genrep.training.settings import Settings
 
 STEPS, BATCH, BITS, WIDTH = 300, 128, 200, 512
@@ -57,8 +56,7 @@ def ours(stream: Stream, folder: str | Path, steps: int, assignment: str) -> Cal
             sizes = tuple(len(task.train) for task in stream.tasks)
             return strategies.build("binplay", Setting(model, stream.spec, sizes), **OPTIONS, assignment=assignment)
 
-    precision = "bfloat16" if fast_bfloat16("cpu") else "float32"
-    how = Settings(steps=steps, batch=BATCH, precision=precision, channels_last="no")
+    how = Settings(steps=steps, batch=BATCH, precision=precision(), channels_last="no")
     found = loop.run(make, stream, how, folder=Path(folder)).model
     return lambda x: found.inference.label(found.domain.inward(x)).logits
 

@@ -195,7 +195,8 @@ class BandMixtures(Conditional):
     its prior (Tomczak & Welling, 2018). Fitting their distribution when training has ended mends that (Ghosh et al.,
     2020, section 4), and a band keeps a few numbers for it: K (1 + C + C^2 + D) for C normals, D bits and K components.
 
-    y is the band; -1 draws one in proportion to the counts of `prior`.
+    y is the band, (B,) int64; -1 draws one in proportion to the counts of `prior`. Draws are (B, C + D + code), like
+    those of BandPrior; there is no density. A band that was not fitted draws N(0, I) and fair bits.
     """
 
     weights: Tensor
@@ -231,7 +232,10 @@ class BandMixtures(Conditional):
 
     @torch.no_grad()
     def fit(self, band: int, latents: Tensor) -> None:
-        """Fit a band to latents (normals, bits, ...), (N, >= C + D), by expectation maximisation."""
+        """Fit a band to latents (normals, bits, ...), (N, at least C + D), by expectation maximisation.
+
+        Components are as many as leave ten examples for each of them and each dimension, at least one.
+        """
         c, d = self.of[0].latent, self.of[0].binary
         if len(latents) > _MOST:
             latents = latents[torch.randperm(len(latents))[:_MOST]]
@@ -240,7 +244,7 @@ class BandMixtures(Conditional):
         seed = int(torch.randint(2**31, ()))
         found = GaussianMixture(k, reg_covar=_RIDGE, init_params="k-means++", random_state=seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # what 100 steps have not found matters to no draw
+            warnings.simplefilter("ignore", ConvergenceWarning)  # one that still improves draws well enough
             found.fit(x)
         means, covariances = (torch.as_tensor(a) for a in (found.means_, found.covariances_))
         self.weights[band] = 0
