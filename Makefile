@@ -25,12 +25,11 @@ test: lint  ## lint, types, layers, unit, contract and doctests
 test-slow: .venv  ## the long ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
 
-BENCHMARKS := $(filter-out common,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
-bench: .venv  ## side-by-side timings against other libraries; on an otherwise idle machine, some 40 minutes
+BENCHMARKS := all
+bench: .venv  ## side-by-side timings against other libraries; on an otherwise idle machine, about an hour
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-fidelity==0.4.0
-	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks $$name > results/$$name.jsonl.part \
-		&& mv results/$$name.jsonl.part results/$$name.jsonl || exit 1; done
+	$(BIN)/python -m benchmarks --record $(BENCHMARKS)
 
 clean:
 	rm -rf .venv demo build dist

@@ -70,12 +70,12 @@ def comparison(
     ours: float,
     rival: float,
     *,
-    target: float,
+    target: float | None,
     unit: str = "s",
     larger_is_better: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
-    """One row: `ratio` is how many times better ours is, whichever way the unit runs; `target` the ratio to reach."""
+    """One row: `ratio` is how many times better ours is, whichever way the unit runs; `target` what it has to reach."""
     return {
         "name": name,
         "ours": round(ours, 4),

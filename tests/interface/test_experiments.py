@@ -343,6 +343,18 @@ def test_other_kinds_return_tables(tmp_path, monkeypatch):
         reproduce("t", root=tmp_path, progress=False)
 
 
+def test_the_page_shows_which_comparisons_miss_their_targets(tmp_path):
+    row = {"name": "a", "ours": 2.0, "rival": 3.0, "ratio": 1.5, "target": 3.0, "unit": "s", "hardware": "two cores"}
+    rows = [row, {**row, "name": "b", "target": 1.5}, {**row, "name": "c", "ratio": 0.5, "target": None}]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "x.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+    assert results.render(tmp_path).splitlines()[-3:] == [
+        "| a | 2 | 3 | s | **1.5** | 3 |",
+        "| b | 2 | 3 | s | 1.5 | 1.5 |",
+        "| c | 2 | 3 | s | 0.5 |  |",
+    ]
+
+
 def test_the_clock_adds_up_what_all_calls_took(tmp_path):
     for _ in range(2):
         with clock(tmp_path / "x") as seconds:

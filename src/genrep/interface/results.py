@@ -105,14 +105,14 @@ def _text(cell: Any) -> str:
 
 
 def _benchmarks(paths: Sequence[Path]) -> list[str]:
-    """What `python -m benchmarks NAME > results/NAME.jsonl` printed: ratios against their targets."""
+    """What `python -m benchmarks --record NAME` wrote: ratios against their targets."""
     rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf8").splitlines()]
     lines = [
         "## Benchmarks",
         "",
         f"`python -m benchmarks NAME` on {', '.join(dict.fromkeys(found['hardware'] for found in rows))}. Both sides",
         "alternate in one run, warmed up, medians. A ratio above one means that genrep does better, whichever way the",
-        "unit runs.",
+        "unit runs; it is bold where it misses its target. Where the rival is less accurate there is no target.",
         "[What was tried where a target is missed](../benchmarks/README.md).",
         "",
         "| what | genrep | rival | unit | ratio | target |",
@@ -120,7 +120,8 @@ def _benchmarks(paths: Sequence[Path]) -> list[str]:
     ]
     for found in rows:
         ours, rival, ratio = (f"{found[key]:.4g}" for key in ("ours", "rival", "ratio"))
-        target = "" if found.get("target") is None else f"{found['target']:g}"
+        target = "" if found["target"] is None else f"{found['target']:g}"
+        ratio = f"**{ratio}**" if target and found["ratio"] < found["target"] else ratio
         lines.append(f"| {found['name']} | {ours} | {rival} | {found['unit']} | {ratio} | {target} |")
     return lines
 
