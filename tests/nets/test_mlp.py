@@ -22,6 +22,14 @@ def test_labels_start_as_embeddings_do_and_the_rest_as_he_et_al():
         assert weight[:, -5:].std() == pytest.approx(1, rel=0.05)
 
 
+def test_labels_start_as_embeddings_do_in_convolutional_decoders_too():
+    torch.manual_seed(0)
+    decoder = encoder_decoder(DataSpec((1, 16, 16), classes=5), (2, 8), 1, latent=8, network="conv", condition=5)[1]
+    weight = decoder.stem.weight.detach()
+    assert weight[:, -5:].std() == pytest.approx(1, rel=0.05)
+    assert weight[:, :-5].abs().max() <= 1 / math.sqrt(weight.shape[1])
+
+
 def test_columns_of_a_vector_start_as_other_inputs_do():
     for weight in first(0, 5):
         assert weight[:, -5:].std() == pytest.approx(math.sqrt(2 / weight.shape[1]), rel=0.08)

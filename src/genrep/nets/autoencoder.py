@@ -43,15 +43,16 @@ def encoder_decoder(
     convolution or units of a dense layer, 0: 32 or 512. `depth`: halvings or hidden layers, 0: what fits the data.
     """
     shape_out = (channels, *data.shape[1:])
-    if not convolutional(data, network, width, depth):
+    if convolutional(data, network, width, depth):
+        width, depth = width or 32, depth or default_depth(*data.shape[1:])
+        encoder = ConvEncoder(data.shape, width, code, depth, condition)
+        decoder = ConvDecoder(latent, width, shape_out, depth, condition)
+        start_as_embeddings = [decoder.embed]
+    else:
         hidden = [width or 512] * (depth or 2)
-        dense = MLP(data.shape, hidden, code, condition), MLP((latent,), hidden, shape_out, condition)
-        if condition and data.classes:
-            for net in dense:
-                net.embed()
-        return dense
-    width, depth = width or 32, depth or default_depth(*data.shape[1:])
-    return (
-        ConvEncoder(data.shape, width, code, depth, condition),
-        ConvDecoder(latent, width, shape_out, depth, condition),
-    )
+        encoder, decoder = MLP(data.shape, hidden, code, condition), MLP((latent,), hidden, shape_out, condition)
+        start_as_embeddings = [encoder.embed, decoder.embed]
+    if condition and data.classes:
+        for start in start_as_embeddings:
+            start()
+    return encoder, decoder

@@ -90,6 +90,11 @@ class ConvDecoder(nn.Module):
         self.head = nn.Sequential(norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], channels, 3, padding=1))
         self.condition = condition
 
+    @torch.no_grad()
+    def embed(self) -> None:
+        """Start the weights of the condition from N(0, 1), as `MLP.embed` does: for one-hot conditions."""
+        nn.init.normal_(self.stem.weight[:, -self.condition :])
+
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         z = z.flatten(1)
         if self.condition:
