@@ -45,7 +45,7 @@ def run() -> Iterator[dict[str, Any]]:
         with torch.no_grad(), evaluating(model):
             ours, rival = alternate(cached, one_row, repeats=3 if name == "pixel_cnn" else 1)
         yield comparison(
-            f"{name} {options} sampling, {N} images of {SIDE} x {SIDE}, against once per pixel",
+            f"{', '.join((name, *options.values()))} sampling, {N} images of {SIDE} x {SIDE}, against once per pixel",
             ours,
             rival * SIDE,
             target=50.0,

@@ -106,24 +106,27 @@ def _text(cell: Any) -> str:
 
 def _benchmarks(paths: Sequence[Path]) -> list[str]:
     """What `python -m benchmarks --record NAME` wrote: ratios against their targets."""
-    rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf8").splitlines()]
     lines = [
         "## Benchmarks",
         "",
-        f"`python -m benchmarks NAME` on {', '.join(dict.fromkeys(found['hardware'] for found in rows))}. Both sides",
-        "alternate in one run, warmed up, medians. A ratio above one means that genrep does better, whichever way the",
-        "unit runs; it is bold where it misses its target. Where the rival is less accurate there is no target.",
+        "Both sides alternate in one run, warmed up, medians. A ratio above one means that genrep does better,",
+        "whichever way the unit runs; bold misses its target. Where the rival is less accurate there is no target.",
         "[What was tried where a target is missed](../benchmarks/README.md).",
-        "",
-        "| what | genrep | rival | unit | ratio | target |",
-        "|---|---|---|---|---|---|",
     ]
-    for found in rows:
-        ours, rival, ratio = (f"{found[key]:.4g}" for key in ("ours", "rival", "ratio"))
-        target = "" if found["target"] is None else f"{found['target']:g}"
-        ratio = f"**{ratio}**" if target and found["ratio"] < found["target"] else ratio
-        lines.append(f"| {found['name']} | {ours} | {rival} | {found['unit']} | {ratio} | {target} |")
+    for path in paths:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+        on = ", ".join(dict.fromkeys(row["hardware"] for row in rows))
+        lines += ["", f"`python -m benchmarks {path.stem}`, on {on}:", ""]
+        lines += ["| what | genrep | rival | unit | ratio | target |", "|---|---|---|---|---|---|"]
+        lines += [_compared(row) for row in rows]
     return lines
+
+
+def _compared(row: Mapping[str, Any]) -> str:
+    ours, rival, ratio = (f"{row[key]:.4g}" for key in ("ours", "rival", "ratio"))
+    target = "" if row["target"] is None else f"{row['target']:g}"
+    ratio = f"**{ratio}**" if target and row["ratio"] < row["target"] else ratio
+    return f"| {row['name']} | {ours} | {rival} | {row['unit']} | {ratio} | {target} |"
 
 
 def _about(features: Mapping[str, Any]) -> str:
