@@ -43,9 +43,9 @@ def alternate(ours: Callable[[], object], rival: Callable[[], object], repeats: 
     return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
 
 
-def precision() -> Literal["bfloat16", "float32"]:
-    """The arithmetic that ours trains in: bfloat16 where the processor has it."""
-    return "bfloat16" if fast_bfloat16("cpu") else "float32"
+def precision(device: str = "cpu") -> Literal["bfloat16", "float32"]:
+    """The faster arithmetic for training, ours or a rival's: bfloat16 where the device has it."""
+    return "bfloat16" if fast_bfloat16(device) else "float32"
 
 
 def flops(f: Callable[[], object]) -> int:

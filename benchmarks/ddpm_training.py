@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.common import alternate, comparison, flops, versions
+from benchmarks.common import alternate, comparison, flops, precision, versions
 from genrep import data as data_sets
 from genrep.models import build
 from genrep.training.measure import fastest
@@ -60,7 +60,9 @@ def rival(net: Any, images: Tensor, device: str, *, best: bool) -> Callable[[], 
         if best:
             clean = clean.contiguous(memory_format=torch.channels_last)
         noise, t = torch.randn_like(clean), torch.randint(0, 1000, (BATCH,), device=device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=best):
+        with torch.autocast(
+            torch.device(device).type, torch.bfloat16, enabled=best and precision(device) == "bfloat16"
+        ):
             predicted = net(scheduler.add_noise(clean, noise, t), t).sample
         nn.functional.mse_loss(predicted.float(), noise).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -89,7 +91,7 @@ def run() -> Iterator[dict[str, Any]]:
     trainer = Trainer(model, splits.train, settings, mode)
     images = splits.train[torch.arange(len(splits.train))].x.float() / 127.5 - 1
     x, t = torch.zeros(1, 1, 28, 28, device=device), torch.zeros(1, device=device)
-    for label, best in (("float32", False), ("bfloat16 and channels-last", True)):
+    for label, best in (("float32", False), (f"{precision(device)} and channels-last", True)):
         net: Any = rival_network()
         update = rival(net, images, device, best=best)
         with torch.no_grad():

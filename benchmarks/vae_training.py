@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import alternate, comparison, flops, versions
+from benchmarks.common import alternate, comparison, flops, precision, versions
 from genrep import data as data_sets
 from genrep.contracts import Model, evaluating, seeded
 from genrep.evaluation.cost import parameters
@@ -87,7 +87,8 @@ def run() -> Iterator[dict[str, Any]]:
             with tempfile.TemporaryDirectory() as place:
                 kept["ours"] = ours(splits, EPOCHS, place)
 
-        for label, bfloat16 in (("its defaults", False), ("bfloat16 autocast put around it", True)):
+        settings = [("its defaults", False), ("bfloat16 autocast put around it", True)]
+        for label, bfloat16 in settings if precision() == "bfloat16" else settings[:1]:
 
             def theirs() -> None:
                 kept["rival"] = rival(images, EPOCHS, folder, bfloat16=bfloat16)  # noqa: B023
