@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genrep import storage
-from genrep.interface.results import write_page
+from genrep.interface.results import misses, write_page
 
 ROOT = Path(__file__).parents[1]
 HIDDEN = {"__init__", "__main__", "common"}
@@ -42,15 +42,20 @@ def printed(name: str) -> Iterator[dict[str, Any]]:
             yield row
     except ModuleNotFoundError as error:
         raise SystemExit(f"{name} needs {error.name}: `make bench` installs the rivals.") from error
+    except ValueError as error:
+        raise SystemExit(f"{name}: {error}") from error
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
     """How many comparisons reach their targets, and by how much the others fall short."""
-    bound = [row for row in rows if row["target"] is not None]
-    missed = [row for row in bound if row["ratio"] < row["target"]]
-    lines = [f"{len(bound) - len(missed)} of {len(bound)} comparisons are at or above their targets."]
+    count, missed = sum(row["target"] is not None for row in rows), [row for row in rows if misses(row)]
+    lines = [f"{count - len(missed)} of {count} comparisons are at or above their targets."]
     return "\n".join([*lines, *(f"{row['name']}: {row['ratio']:g} of {row['target']:g}" for row in missed)])
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Interrupted; what had ended is recorded if you asked for it.", file=sys.stderr)
+        sys.exit(130)

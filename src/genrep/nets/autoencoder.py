@@ -47,12 +47,11 @@ def encoder_decoder(
         width, depth = width or 32, depth or default_depth(*data.shape[1:])
         encoder = ConvEncoder(data.shape, width, code, depth, condition)
         decoder = ConvDecoder(latent, width, shape_out, depth, condition)
-        start_as_embeddings = [decoder.embed]
     else:
         hidden = [width or 512] * (depth or 2)
         encoder, decoder = MLP(data.shape, hidden, code, condition), MLP((latent,), hidden, shape_out, condition)
-        start_as_embeddings = [encoder.embed, decoder.embed]
     if condition and data.classes:
-        for start in start_as_embeddings:
-            start()
+        if isinstance(encoder, MLP):
+            encoder.embed()
+        decoder.embed()
     return encoder, decoder
