@@ -167,7 +167,7 @@ def test_a_killed_rank_ends_the_run_with_a_message(tmp_path, rank):
     _, errors = process.communicate(timeout=60)
     assert time.monotonic() - start < 45
     assert process.returncode != 0
-    assert f"Rank {1 - rank} of 2 lost another process of this run" in errors
+    assert f"Rank {1 - rank} of 2 lost another process of this run" in errors, errors[-6000:]
     assert all(not Path(f"/proc/{pid}").exists() for pid in workers)
     _, stored = checkpoint.newest(tmp_path / "checkpoints")
     assert stored.about["step"] > 0

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -143,8 +144,15 @@ def train_sharded(name, folder):
 
 
 def endless(folder):
+    """Until it is stopped. It is slow to tell why: torchrun has noticed by then, and ends all that is left."""
+    sys.excepthook = tell_late
     settings = dataclasses.replace(SETTINGS, steps=10**6, checkpoint_seconds=0.2)
     fit(MAKE["duel"](), normal_data(), settings, folder=folder, mode=Mode())
+
+
+def tell_late(*found):
+    time.sleep(0.5)
+    sys.__excepthook__(*found)
 
 
 if __name__ == "__main__":

@@ -304,7 +304,11 @@ def held_out_loss(trainer: Trainer, validation: Data) -> float:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM inside only raises a flag, so that no update is cut in half; a second one acts at once."""
+    """Ctrl-C or SIGTERM inside only raises a flag, so that no update is cut in half; a second one acts at once.
+
+    Of several processes, one that fails does not react to SIGTERM any more: torchrun sends it to all as soon as one has
+    ended, and each must live until it has told why it ends.
+    """
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag.is_set
@@ -320,6 +324,10 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(number, handle)
     try:
         yield flag.is_set
+    except BaseException:
+        if ranks.world() > 1:
+            del before[signal.SIGTERM]
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
