@@ -55,7 +55,7 @@ class MaskedDense(nn.Module):
             nn.Sequential(nn.ReLU(), MaskedLinear(within), nn.ReLU(inplace=True), MaskedLinear(within))
             for _ in range(depth)
         )
-        self.head = MaskedLinear((degree < order[:, None]).float().repeat(size, 1))
+        self.head = MaskedLinear((degree < order[:, None]).float().repeat_interleave(size, 0))
         zeroed(self.head)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
@@ -65,7 +65,7 @@ class MaskedDense(nn.Module):
             h = h + self.given(c)
         for block in self.blocks:
             h = h + block(h)
-        return self.head(F.relu_(h)).unflatten(1, self.shape_out)
+        return self.head(F.relu_(h)).unflatten(1, self.shape_out[::-1]).mT  # outputs of a value lie side by side
 
     def walk(self, n: int, c: Tensor | None = None) -> Callable[[Tensor | None], tuple[int, Tensor]]:
         """The same, value by value, each step computing only what is new: a whole example costs one evaluation.
@@ -88,8 +88,9 @@ class _Walk:
             self.bias = self.bias + net.given(c).T
         layers = [cast("MaskedLinear", layer) for block in net.blocks for layer in list(block.children())[1::2]]
         self.layers = [(layer.masked, layer.bias[:, None]) for layer in layers]
-        head = net.head.masked.unflatten(0, (size, values))[:, columns]
-        self.head, self.head_bias = head, net.head.bias.unflatten(0, (size, values))[:, columns]
+        self.head, self.head_bias = (
+            t.unflatten(0, (values, size))[columns] for t in (net.head.masked, net.head.bias[:, None])
+        )
         width = len(self.stem)
         self.x = self.bias.new_zeros(values, n)
         self.active = self.bias.new_zeros(len(layers) + 1, width, n)  # what each layer reads, the head last
@@ -101,7 +102,7 @@ class _Walk:
             if (new := slice(self.net.ends[k - 1], self.net.ends[k])).stop > new.start:
                 self._compute(new)
         end, self.k = self.net.ends[k], k + 1
-        outputs = torch.addmm(self.head_bias[:, k, None], self.head[:, k, :end], self.active[-1, :end])
+        outputs = torch.addmm(self.head_bias[k], self.head[k, :, :end], self.active[-1, :end])
         return self.net.order[k], outputs.T
 
     def _compute(self, new: slice) -> None:

@@ -61,13 +61,15 @@ class Spline(Elementwise):
 
     def _bin(self, value: Tensor, p: Tensor, *, by_height: bool) -> Bin:
         p = p.movedim(1, -1)
-        raw_widths, raw_heights, raw_slopes = p.split([self.bins, self.bins, p.shape[-1] - 2 * self.bins], -1)
-        x, y, slopes = self._knots(raw_widths), self._knots(raw_heights), self._slopes(bounded(raw_slopes, 3.0).exp())
-        knots = y if by_height else x
-        index = torch.searchsorted(knots[..., 1:-1].contiguous(), value.contiguous()[..., None], right=True)
-        low, high = (torch.cat([k.gather(-1, index + i) for k in (x, y, slopes)], -1).unbind(-1) for i in (0, 1))
-        width, height = high[0] - low[0], high[1] - low[1]
-        return Bin(low[0], low[1], width, height, height / width, low[2], high[2])
+        knots = self._knots(p[..., : 2 * self.bins].unflatten(-1, (2, self.bins)))
+        slopes = self._slopes(bounded(p[..., 2 * self.bins :], 3.0).exp())
+        inner = knots[..., int(by_height), 1:-1].contiguous()
+        low = torch.searchsorted(inner, value.contiguous()[..., None], right=True)
+        ends = torch.cat([low, low + 1], -1)
+        corners = knots.gather(-1, ends.unsqueeze(-2).expand(*low.shape[:-1], 2, 2))
+        (x, right), (y, top) = (corner.unbind(-1) for corner in corners.unbind(-2))
+        width, height = right - x, top - y
+        return Bin(x, y, width, height, height / width, *slopes.gather(-1, ends).unbind(-1))
 
     def _slopes(self, inner: Tensor) -> Tensor:
         """Of all K + 1 knots."""
@@ -75,9 +77,11 @@ class Spline(Elementwise):
 
     def _knots(self, raw: Tensor) -> Tensor:
         """(..., K) -> (..., K + 1) from -b to b."""
-        shares = self.least + (1 - self.least * self.bins) * raw.softmax(-1)
-        inner = self.box * (2 * shares.cumsum(-1)[..., :-1] - 1)
-        return F.pad(F.pad(inner, (1, 0), value=-self.box), (0, 1), value=self.box)
+        reached = raw.softmax(-1)[..., :-1].cumsum(-1)
+        least = torch.arange(1, self.bins, device=raw.device) * (2 * self.box * self.least) - self.box
+        inner = torch.add(least, reached, alpha=2 * self.box * (1 - self.least * self.bins))
+        end = inner.new_tensor(self.box).expand(*inner.shape[:-1], 1)
+        return torch.cat([-end, inner, end], -1)
 
 
 class CircularSpline(Elementwise):
