@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -243,7 +244,7 @@ class BandMixtures(Conditional):
         k = max(1, min(self.weights.shape[1], len(x) // (_EXAMPLES * (c + d))))
         seed = int(torch.randint(2**31, ()))
         found = GaussianMixture(k, reg_covar=_RIDGE, init_params="k-means++", random_state=seed)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1, "blas"):  # its matrices are too small to share
             warnings.simplefilter("ignore", ConvergenceWarning)  # one that still improves draws well enough
             found.fit(x)
         means, covariances = (torch.as_tensor(a) for a in (found.means_, found.covariances_))
