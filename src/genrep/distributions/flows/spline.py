@@ -80,7 +80,7 @@ class Spline(Elementwise):
         reached = raw.softmax(-1)[..., :-1].cumsum(-1)
         least = torch.arange(1, self.bins, dtype=raw.dtype, device=raw.device) * (2 * self.box * self.least) - self.box
         inner = torch.add(least, reached, alpha=2 * self.box * (1 - self.least * self.bins))
-        end = inner.new_tensor(self.box).expand(*inner.shape[:-1], 1)
+        end = inner.new_full((), self.box).expand(*inner.shape[:-1], 1)
         return torch.cat([-end, inner, end], -1)
 
 
