@@ -60,6 +60,7 @@ class Spline(Elementwise):
         return torch.where(outside, z, b.x + b.width * theta), torch.where(outside, 0, -_log_slope(b, theta))
 
     def _bin(self, value: Tensor, p: Tensor, *, by_height: bool) -> Bin:
+        """The bin that holds each value (B, *event) between knots in x, or in y; p is (B, size, *event)."""
         p = p.movedim(1, -1)
         knots = self._knots(p[..., : 2 * self.bins].unflatten(-1, (2, self.bins)))
         slopes = self._slopes(bounded(p[..., 2 * self.bins :], 3.0).exp())
@@ -76,10 +77,10 @@ class Spline(Elementwise):
         return F.pad(inner, (1, 1), value=1.0)
 
     def _knots(self, raw: Tensor) -> Tensor:
-        """(..., K) -> (..., K + 1) from -b to b."""
+        """(..., K) -> (..., K + 1), knot j at -b + 2 b [j least + (1 - K least) sum_i<=j softmax(raw)_i], j = 0..K."""
         reached = raw.softmax(-1)[..., :-1].cumsum(-1)
-        least = torch.arange(1, self.bins, dtype=raw.dtype, device=raw.device) * (2 * self.box * self.least) - self.box
-        inner = torch.add(least, reached, alpha=2 * self.box * (1 - self.least * self.bins))
+        lowest = torch.arange(1, self.bins, dtype=raw.dtype, device=raw.device) * (2 * self.box * self.least) - self.box
+        inner = torch.add(lowest, reached, alpha=2 * self.box * (1 - self.least * self.bins))
         end = inner.new_full((), self.box).expand(*inner.shape[:-1], 1)
         return torch.cat([-end, inner, end], -1)
 
