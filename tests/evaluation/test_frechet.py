@@ -5,7 +5,9 @@ import warnings
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from threadpoolctl import threadpool_info
 
+from genrep.evaluation import linear
 from genrep.evaluation.estimate import difference
 from genrep.evaluation.frechet import Gaussian, between, frechet_distance, plug_in
 
@@ -121,3 +123,19 @@ def test_two_models_against_the_same_data_are_compared_in_pairs():
 def test_groups_are_checked():
     with pytest.raises(ValueError, match="even number of groups"):
         frechet_distance(real=normal(100, 2, 0), generated=normal(100, 2, 1), groups=5)
+
+
+def test_small_matrices_take_one_thread_and_leave_the_others_as_they_were():
+    def threads():
+        return {t["filepath"]: t["num_threads"] for t in threadpool_info() if t["user_api"] == "blas"}
+
+    before = threads()
+    with linear._threads(64**3):
+        assert set(threads().values()) == {1}
+    assert threads() == before
+    with linear._threads(2048**3):
+        assert threads() == before
+    x = normal(50, 20, 0)
+    assert torch.allclose(linear.product(x.T, x), x.T @ x, rtol=1e-13, atol=1e-13)
+    assert torch.allclose(linear.eigenvalues(x.T @ x), torch.linalg.eigvalsh(x.T @ x), rtol=1e-12, atol=1e-12)
+    assert threads() == before

@@ -5,7 +5,10 @@ import json
 import pytest
 import yaml
 
-from genrep.interface.continual import Chosen, Measured, Source, run, run_seeds, table, table_of_seeds
+from genrep import models
+from genrep.contracts import DataSpec
+from genrep.interface.commands.continual import continual
+from genrep.interface.continual import Chosen, Measured, Source, limited, run, run_seeds, table, table_of_seeds
 from genrep.training.settings import Settings
 
 OPTIONS = {"latent": 3, "width": 8, "network": "dense"}
@@ -68,3 +71,30 @@ def test_a_folder_that_does_not_know_a_newer_option_goes_on(tmp_path):
     assert run(chosen, DIGITS, out=tmp_path, **how) == first
     with pytest.raises(ValueError, match="another held out"):
         run(chosen, DIGITS._replace(held_out=0.3), out=tmp_path, **how)
+
+
+@pytest.mark.parametrize(
+    ("examples", "said", "steps"),
+    [
+        (60, {}, 100),
+        (129, {}, 200),  # two batches of 128 in a pass
+        (60_000, {}, 1000),
+        (60, {"batch": 20}, 300),
+        (60, {"batch": 20, "accumulate": 2}, 200),
+        (60, {"steps": 50}, 50),
+    ],
+)
+def test_small_tasks_take_no_more_updates_than_their_passes(examples, said, steps):
+    model = models.build("vae", DataSpec((1, 8, 8), 17), network="dense")
+    assert limited(Settings(**said), 100, model, examples).steps == steps
+
+
+def test_the_command_knows_how_long_small_tasks_train_and_what_is_said_wins(tmp_path, capsys):
+    data = "--model vae --strategy finetune --data digits --stream dirichlet --tasks 10 --network dense --width 8"
+    how = "--metrics frechet --samples 40 --examples 40 --device cpu"
+    for name, more, steps in (("usual", "", 100), ("said", "--steps 3", 3)):
+        continual(f"{data} {how} --out {tmp_path / name} {more}".split())
+        assert f"10 tasks of {steps} updates" in capsys.readouterr().out
+        held = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+        log = (tmp_path / name / "tasks/009/phase0/log.jsonl").read_text().splitlines()
+        assert held["settings"]["steps"] == json.loads(log[-1])["step"] == steps

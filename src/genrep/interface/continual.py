@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -23,7 +24,7 @@ from genrep.data.streams import Stream
 from genrep.evaluation.estimate import Estimate
 from genrep.evaluation.extractors import extractor
 from genrep.naming import choose
-from genrep.training.settings import Settings
+from genrep.training.settings import SUGGESTED, Settings
 
 _SHOWN = 300  # points of a task in a picture of the latent space
 StreamName = Literal["class", "dirichlet", "dirichlet_all", "condition", "sequence", "folders"]
@@ -131,9 +132,12 @@ def run(
     out: str | Path,
     settings: Settings | None = None,
     measured: Measured | None = None,
+    epochs: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Learn a stream and measure after every task; a second call with the same arguments goes on where it was cut.
+
+    epochs: Of the largest task, which no task takes more updates than; 0: as many as `settings` says.
 
     Writes config.yaml, stream.png, results.json, samples after each task, draws in the latent space where tasks share
     one, and at the end a heat map for each metric into `out`, and returns what results.json holds.
@@ -144,6 +148,8 @@ def run(
     make = maker(chosen, options, stream, settings.seed)
     first = make()  # so that a misfit is known before anything is trained or written
     metrics = scores.applicable(first.model_for(0), measured.metrics)
+    if epochs:
+        settings = limited(settings, epochs, first.model_for(0), max(len(task.train) for task in stream.tasks))
     last = len(stream.tasks) - 1  # its phases are as many as any task's
     loop.updates(settings.steps, [phase.share for phase in first.learn(last, stream.tasks[last].train)])
     said = {"chosen": {**chosen._asdict(), "options": options}, "source": source._asdict(),
@@ -153,11 +159,18 @@ def run(
         extractor(measured.features, whole), metrics, measured.samples, measured.examples, settings.seed
     )
     pictures.masses(stream, folder / "stream.png")
-    results = _Results(folder, stream, how, make)
+    results = _Results(folder, stream, how, make, settings.steps)
     loop.run(make, stream, settings, folder=folder, after=results.add, progress=progress)
     for metric in metrics:
         pictures.heat_map(results.matrix(metric), metric, folder / f"{metric}.png")
     return results.found
+
+
+def limited(settings: Settings, epochs: int, model: Model, examples: int) -> Settings:
+    """With no more steps than so many passes over the examples take, in batches as the model suggests."""
+    batch = settings.batch or model.training_options.get("batch", SUGGESTED["batch"])
+    most = epochs * math.ceil(examples / (batch * settings.accumulate))
+    return dataclasses.replace(settings, steps=min(settings.steps, most))
 
 
 def _told(chosen: Chosen, stream: Stream) -> tuple[Stream, dict[str, Any]]:
@@ -217,19 +230,20 @@ def _same(folder: Path, said: Mapping[str, Any]) -> None:
 class _Results:
     """results.json and the pictures, one row for each task."""
 
-    def __init__(self, folder: Path, stream: Stream, how: scores.Protocol, make: loop.Make) -> None:
+    def __init__(self, folder: Path, stream: Stream, how: scores.Protocol, make: loop.Make, steps: int) -> None:
         self.folder, self.stream, self.how, self.path = folder, stream, how, folder / "results.json"
         self.make = make
         self.found: dict[str, Any] = {
             "stream": stream.about,
             "tasks": [task.name for task in stream.tasks],
+            "steps": steps,
             "metrics": list(how.metrics),
             "protocol": {**how.extractor.protocol, "samples": how.samples, "examples": how.examples, "seed": how.seed},
             "rows": [],
         }
         self.latents: list[Tensor] = []
         if self.path.exists():
-            self.found = json.loads(self.path.read_text(encoding="utf8"))
+            self.found |= json.loads(self.path.read_text(encoding="utf8"))
 
     def add(self, strategy: Strategy, task: int, bytes_kept: dict[str, int]) -> None:
         """Measure after a task, unless that was done before the run was cut."""
@@ -313,6 +327,7 @@ def run_seeds(
     out: str | Path,
     settings: Settings | None = None,
     measured: Measured | None = None,
+    epochs: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """`run` for each seed, in folders of their own, and what the matrices say as means with intervals over seeds.
@@ -329,6 +344,7 @@ def run_seeds(
             out=Path(out) / f"seed{seed}",
             settings=dataclasses.replace(settings, seed=seed),
             measured=measured,
+            epochs=epochs,
             progress=progress,
         )
         for seed in seeds

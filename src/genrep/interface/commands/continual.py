@@ -15,14 +15,16 @@ from genrep.training.settings import Settings
 
 _USAGE = "genrep continual --model MODEL --strategy STRATEGY --data DATA --stream STREAM --out FOLDER [OPTIONS]"
 _SETTINGS = {k: p for k, p in inspect.signature(Settings, eval_str=True).parameters.items()
-             if k not in ("sharded", "validate_every", "patience", "keep_best", "snapshot_every")}  # fmt: skip
+             if k not in ("steps", "sharded", "validate_every", "patience", "keep_best", "snapshot_every")}  # fmt: skip
+
+_EPOCHS = 100  # of the largest task, where steps are not said: what a small one needs, and not many times that
 
 
 def continual(argv: list[str]) -> None:
     """Learn a stream of tasks with a model and a strategy against forgetting, and measure after every task.
 
     A second call with the same options goes on where the first was cut. Options of the strategy carry its name:
-    --buffer_size for the size of buffer. Steps are those of each task.
+    --buffer_size for the size of buffer.
     """
     file = arguments.value_of("config", argv)
     said = {} if file is None else config.read(file)
@@ -46,7 +48,8 @@ def continual(argv: list[str]) -> None:
     source = runs.Source(**arguments.chosen(found, runs.Source._fields))
     how: dict[str, Any] = {
         "out": found.out,
-        "settings": Settings(**arguments.chosen(found, _SETTINGS, keep_none=False)),
+        "settings": Settings(**arguments.chosen(found, ("steps", *_SETTINGS), keep_none=False)),
+        "epochs": 0 if found.steps else _EPOCHS,
         "measured": runs.Measured(**arguments.chosen(found, runs.Measured._fields)),
     }
     what = f"{found.model}, {found.strategy}, {{}}: {found.out}"
@@ -56,7 +59,8 @@ def continual(argv: list[str]) -> None:
             print(what.format(f"{len(found.seeds)} seeds") + "/seeds.json", runs.table_of_seeds(results), sep="\n")
         else:
             results = runs.run(chosen, source, **how)
-            print(what.format(f"{len(results['rows'])} tasks") + "/results.json", runs.table(results), sep="\n")
+            each = f"{len(results['rows'])} tasks of {results['steps']} updates"
+            print(what.format(each) + "/results.json", runs.table(results), sep="\n")
 
 
 def _parser(model: str | None, strategy: str | None) -> Parser:
@@ -66,6 +70,8 @@ def _parser(model: str | None, strategy: str | None) -> Parser:
     parser.option(run, "strategy", str | None, help=f"One of {', '.join(strategies.names())}.")
     parser.option(run, "told", runs.Told, "auto", help="What the model reads as its condition: the number of the task, "
                   "the labels, nothing; auto: the task where the model has a conditional version.")  # fmt: skip
+    parser.option(run, "steps", int | None, help=f"Updates of each task, of all its phases together; by default "
+                  f"{Settings.steps}, or what {_EPOCHS} passes over the largest task take if less.")  # fmt: skip
     parser.option(run, "seeds", tuple[int, ...], (), help="Several, as 0,1,2, for means with intervals, each run in a "
                   "folder of its own; instead of seed.")  # fmt: skip
     parser.option(run, "out", str | None, help="The folder of the run.")
