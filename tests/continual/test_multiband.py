@@ -123,7 +123,7 @@ def test_forgetting_finds_exactly_the_pairs_above_the_threshold():
     old, new = torch.randn(1500, 4, generator=generator), torch.randn(300, 4, generator=generator)
     similarity = torch.nn.functional.cosine_similarity(old[:, None], new[None], dim=2)
     for threshold in (0.5, 0.95, 0.999):
-        found = nearest_above(old, new, threshold)
+        found = nearest_above(old, torch.nn.functional.normalize(new), threshold)
         best = similarity.max(1)
         clear = (best.values - threshold).abs() > 1e-6
         assert torch.equal(found[clear] >= 0, (best.values >= threshold)[clear])
@@ -142,31 +142,41 @@ def learnt(tasks=2):
 
 def test_draws_that_are_forgotten_get_the_nearest_new_image():
     found, data = learnt()
-    new, draws = found._encodings(2, data), Draws(found.before, found.drawing, 2, 64)
-    before, translator = draws.x.clone(), found._translator()
+    new, draws = found._encodings(2, data), Draws(found.before, found.drawing, 2, 64, data.spec)
+    every, translator = torch.arange(64), found._translator()
+    before = draws[every].x
     with torch.no_grad():
         z, q = translator(draws.latents), translator(new.likeliest())
     similarity = torch.nn.functional.cosine_similarity(z[:, None], q[None], dim=2)
     threshold = float(similarity.max(1).values.median())
-    count = draws.forget(new, translator, threshold)
+    draws.forget(new, translator, threshold)
+    with torch.no_grad():
+        for p in translator.parameters():
+            p.add_(1)  # z is that of when they were compared
+    due = draws[every.flip(0)].x.flip(0)
+    draws.expect(64)
+    torch.testing.assert_close(draws[every].x, due)
+    count = sum(not torch.equal(a, b) for a, b in zip(draws[every].x, before, strict=True))
     assert 16 <= count <= 48
     for j in range(64):
         best, at = similarity[j].max(0)
         if best >= threshold + 1e-5:
-            assert torch.equal(draws.x[j], new.targets(at[None])[0])
+            assert torch.equal(draws[every].x[j], new.targets(at[None])[0])
         elif best < threshold - 1e-5:
-            assert torch.equal(draws.x[j], before[j])
+            assert torch.equal(draws[every].x[j], before[j])
 
 
 def test_draws_come_from_earlier_bands_and_do_not_change_with_the_model():
     found, _ = learnt()
     torch.manual_seed(5)
-    one = Draws(found.before, found.drawing, 2, 200)
+    one, every = Draws(found.before, found.drawing, 2, 200, STREAM.spec), torch.arange(200)
+    x = one[every].x
     with torch.no_grad():
         for p in found.bands.parameters():
             p.add_(1)
     torch.manual_seed(5)
-    assert torch.equal(Draws(found.before, found.drawing, 2, 200).x, one.x)
+    assert torch.equal(Draws(found.before, found.drawing, 2, 200, STREAM.spec)[every].x, x)
+    assert torch.equal(one[every].x, x)
     codes = band_codes(4)
     assert {tuple(c) for c in one.latents[:, -2:].tolist()} == {tuple(c) for c in codes[:2].tolist()}
 
@@ -273,7 +283,7 @@ def test_as_published_bands_are_normals_and_bits():
 
 def test_new_pairs_are_examples_with_their_own_latents():
     found, data = learnt()
-    encodings, draws = found._encodings(2, data), Draws(found.before, found.drawing, 2, 64)
+    encodings, draws = found._encodings(2, data), Draws(found.before, found.drawing, 2, 64, data.spec)
     assert isinstance(encodings, Encodings)
     pairs = Pairs(data, encodings, draws, 1.5)
     torch.manual_seed(0)

@@ -8,22 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrep.contracts import Batch, Conditional, Data, Model, evaluating
+from genrep.continual.computed import BLOCK, Computed
+from genrep.contracts import Batch, Conditional, Data, DataSpec, Model, evaluating
 from genrep.distributions.bands import Band, BandMixtures, BandPrior
 from genrep.distributions.basic import Bernoulli, Gaussian
 from genrep.nets.translator import Translator
 from genrep.objectives.bands import band_of
 
-BLOCK = 1024  # examples in one pass without gradients
 
+def nearest_above(old: Tensor, directions: Tensor, threshold: float) -> Tensor:
+    """For each row of `old` (M, D) the row of `directions` (N, D) of the largest cosine, -1 where it is below.
 
-def nearest_above(old: Tensor, new: Tensor, threshold: float) -> Tensor:
-    """For each row of `old` (M, D) the row of `new` (N, D) of the largest cosine similarity, -1 where it is below.
-
-    sim(z_j) = max_q cos(z_j, z_q) >= threshold. Shape (M,) int64.
+    sim(z_j) = max_q cos(z_j, z_q) >= threshold; `directions` are of length 1. Shape (M,) int64.
     Reference: Deja et al. (2022), "Multiband VAE", controlled forgetting; there > on 1,000 random rows in the code.
     """
-    directions, found = F.normalize(new, dim=1), []
+    found = []
     for block in F.normalize(old, dim=1).split(BLOCK):
         similarity, index = (block @ directions.T).max(1)
         found.append(torch.where(similarity >= threshold, index, -1))
@@ -65,35 +64,45 @@ class Encodings:
         return self.inside(self.x[index.to(self.x.device)])
 
 
-class Draws:
-    """What earlier bands draw: (lambda, code) and the means of the decoder as it was, `n` of them, made in blocks.
+class Draws(Computed):
+    """n pairs that earlier bands draw: means of the decoder as it was, and (lambda, code).
 
-    `prior` draws the latents, BandMixtures or the BandPrior of the generative part.
+    `generative` is frozen. `prior` draws the latents, BandMixtures or the BandPrior of the generative part.
     """
 
-    def __init__(self, generative: Conditional, prior: BandPrior | BandMixtures, bands: int, n: int) -> None:
-        likelihood, device = generative.get_submodule("likelihood"), prior.counts.device
-        weights = prior.counts[:bands].float()
-        band = torch.multinomial(weights, n, replacement=True).to(device)
-        with torch.no_grad(), evaluating(generative):
-            self.latents = prior(y=band).sample()
-            self.x = torch.cat([likelihood(z).mean for z in self.latents.split(BLOCK)])
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def forget(self, encodings: Encodings, translator: Translator, threshold: float) -> int:
-        """Targets whose z is near that of a new example become that example; how many did."""
+    def __init__(
+        self, generative: Conditional, prior: BandPrior | BandMixtures, bands: int, n: int, spec: DataSpec
+    ) -> None:
+        super().__init__(n, self._pairs, spec)
+        self.likelihood, device = generative.get_submodule("likelihood"), prior.counts.device
+        band = torch.multinomial(prior.counts[:bands].float(), n, replacement=True).to(device)
+        self.replaced: Callable[[Tensor, Tensor], None] = lambda index, x: None
         with torch.no_grad():
-            old, new = (
-                torch.cat([translator(part) for part in latents.split(BLOCK)])
-                for latents in (self.latents, encodings.likeliest())
-            )
-            index = nearest_above(old, new, threshold)
-            which = (index >= 0).nonzero()[:, 0]
-            for part in which.split(BLOCK):
-                self.x[part] = encodings.targets(index[part])
-        return len(which)
+            self.latents = prior(y=band).sample()
+
+    def _pairs(self, index: Tensor) -> Batch:
+        index = index.to(self.latents.device)
+        latents = self.latents[index]
+        x = self.likelihood(latents).mean
+        self.replaced(index, x)
+        return Batch(x, latents)
+
+    @torch.no_grad()
+    def forget(self, encodings: Encodings, translator: Translator, threshold: float) -> None:
+        """Targets whose z is near that of a new example become that example; z as the translator says now."""
+        old, new = (
+            torch.cat([translator(part) for part in latents.split(BLOCK)])
+            for latents in (self.latents, encodings.likeliest())
+        )
+
+        directions = F.normalize(new, dim=1)
+
+        def replaced(index: Tensor, x: Tensor) -> None:
+            nearest = nearest_above(old[index], directions, threshold)
+            which = (nearest >= 0).nonzero()[:, 0]
+            x[which] = encodings.targets(nearest[which])
+
+        self.replaced = replaced
 
 
 class Pairs:
@@ -109,11 +118,13 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.encodings)
 
+    def expect(self, count: int) -> None:
+        """Told how many new examples will be asked for."""
+        self.draws.expect(round(self.ratio * count))
+
     def __getitem__(self, index: Tensor) -> Batch:
         k = int(self.ratio * len(index) + float(torch.rand(())))
-        old = torch.randint(len(self.draws), (k,))
+        drawn = self.draws[torch.randint(len(self.draws), (k,))]
         x, latents = self.encodings.targets(index), self.encodings.draw(index)
-        return Batch(
-            torch.cat([x, self.draws.x[old]]),
-            torch.cat([latents, self.draws.latents[old]]),
-        )
+        assert drawn.y is not None
+        return Batch(torch.cat([x, drawn.x]), torch.cat([latents, drawn.y]))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from genrep import storage
-from genrep.continual.strategy import Phase, Strategy, ledger, memory
+from genrep.continual.strategy import Expecting, Phase, Strategy, ledger, memory
 from genrep.contracts import Model, seeded
 from genrep.data.batches import InMemory
 from genrep.data.streams import Stream
@@ -117,10 +117,13 @@ def _fit(phase: Phase, settings: Settings, folder: Path | None, *, progress: boo
     with seeded(settings.seed):  # what they draw is the same when they are called again
         phase.start()
         data = phase.data()
-    hooks = {k: v for k, v in phase.fit.items() if k in _HOOKS}
-    resume = folder is not None and any((folder / "checkpoints").glob("*.safetensors"))
     if settings.batch is not None:
         settings = dataclasses.replace(settings, batch=min(settings.batch, len(data)))
+    if isinstance(data, Expecting):
+        batch = settings.resolved(phase.model, len(data)).batch or 1
+        data.expect(settings.steps * settings.accumulate * batch)
+    hooks = {k: v for k, v in phase.fit.items() if k in _HOOKS}
+    resume = folder is not None and any((folder / "checkpoints").glob("*.safetensors"))
     training.fit(
         phase.model, data, settings, stage=phase.stage, folder=folder, resume=resume, progress=progress, **hooks
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,13 @@ class Phase(NamedTuple):
     finish: Callable[[], None] = lambda: None
     fit: Mapping[str, Any] = {}  # settings of training.fit, and its still, before_update, after_update
     share: float | None = None  # of the steps of the task, among the phases that have one; None: all of them
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """Data that want to know, before they are learnt from, how many of their examples a phase will ask for."""
+
+    def expect(self, count: int) -> None: ...
 
 
 class Strategy(nn.Module, ABC):

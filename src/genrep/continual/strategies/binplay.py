@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -13,8 +13,9 @@ from genrep import storage
 from genrep.continual.assignment import Matching, by_tree, match_all
 from genrep.continual.binary import Assigning, LossName, Recalling, SoftTargets
 from genrep.continual.codes import Codes, TaskCode
-from genrep.continual.strategy import Phase, Setting, Strategy, needs
-from genrep.contracts import Data, Inference, Model, seeded
+from genrep.continual.computed import BLOCK, Computed
+from genrep.continual.strategy import Phase, Setting, Strategy, frozen, needs
+from genrep.contracts import Batch, Data, Inference, Model, seeded
 from genrep.data.batches import InMemory
 from genrep.distributions.autoencoder import coder_pair
 from genrep.distributions.domains import domain_for
@@ -29,7 +30,6 @@ Start = Literal["adjust", "anew", "local"]
 Images = Literal["decoded", "original"]
 Targets = Literal["soft", "hard"]
 _WARM_UP = 0.15  # of the encoder's updates without assignment: 3 of 20 epochs, as published
-_BATCH = 1024  # examples that are decoded or labelled at a time
 
 
 class How(NamedTuple):
@@ -89,22 +89,16 @@ class BinPlay(Strategy):
         domain = domain_for(self.setting.spec)
         return Model(self.setting.spec, Decoded(likelihood), Inference(latent=posterior), *stages, domain=domain)
 
-    def codes_of(self, first: int, last: int) -> Tensor:
-        """Codes of the examples number first ... last - 1, (last - first, n)."""
-        number = torch.arange(first, last, device=self.numbers.counts.device)
+    def codes_of(self, number: Tensor) -> Tensor:
+        """Codes of the examples of these numbers, (B,) -> (B, n)."""
         ends = self.numbers.counts.cumsum(0)
+        number = number.to(ends.device)
         return self.codes(number, torch.searchsorted(ends, number, right=True).clamp_max(len(ends) - 1))
 
     @torch.no_grad()
-    def recall(self, first: int, last: int) -> Tensor:
-        """Those examples as the decoder knows them, as the data hold them."""
-        blocks = torch.arange(first, last).split(_BATCH) if last > first else ()
-        found = [self.coder.decode(self.codes_of(int(b[0]), int(b[-1]) + 1)) for b in blocks]
-        return torch.cat(found) if found else self.coder.decode(self.codes_of(0, 1))[:0]
-
     def recalled(self, task: int, n: int) -> Tensor:
         first, count = self.numbers.start(task), int(self.numbers.counts[task])
-        return self.recall(first, first + min(n, count))
+        return self.coder.decode(self.codes_of(torch.arange(first, first + min(n, count))))
 
     def learn(self, task: int, data: Data) -> list[Phase]:
         assert isinstance(data, InMemory)
@@ -141,7 +135,7 @@ class _Task:
 
         @torch.no_grad()
         def finish() -> None:
-            z = torch.cat([local.encode(x) for x in self.data.x.split(_BATCH)])
+            z = torch.cat([local.encode(x) for x in self.data.x.split(BLOCK)])
             self._place(match_all(z, self._codes(), objective.how))
 
         return [
@@ -153,7 +147,7 @@ class _Task:
         self.all.numbers.counts[self.task] = len(self.data)
 
     def _codes(self) -> Tensor:
-        return self.all.codes_of(self.first, self.last)
+        return self.all.codes_of(torch.arange(self.first, self.last))
 
     def _place(self, place: Tensor) -> None:
         self.all.place[: len(self.data)] = place.to(self.all.place.device)
@@ -182,15 +176,13 @@ class _Task:
 
     def _decoder(self, share: float) -> Phase:
         coder, how = self.all.coder, self.how
-        pairs: list[InMemory] = []
+        pairs: list[Computed] = []
 
         def start() -> None:
             if not self.all.encodes:
                 self._count()
                 self._place_without_encoder()
-            old, new = self.all.recall(0, self.first), self._in_order(self.data.x)
-            codes = self.all.codes_of(0, self.last).to(torch.int8)
-            pairs[:] = [InMemory(torch.cat([old, new.to(old)]), codes, coder.data)]
+            pairs[:] = [Computed(self.last, self._pairs(frozen(coder)), coder.data)]
             self._start_decoder()
 
         training = {"lr": how.lr if self.task else how.first_lr}
@@ -198,6 +190,20 @@ class _Task:
         assert isinstance(stage, Recalling)
         view = Model(coder.data, coder.generative, Inference(), stage, domain=coder.domain, training=training)
         return Phase(view, lambda: pairs[0], start=start, fit={"schedule": "cosine"}, share=share)
+
+    def _pairs(self, memory: Model) -> Callable[[Tensor], Batch]:
+        """Images with their codes: of earlier tasks what the decoder said before this one."""
+        images = self._in_order(self.data.x).to(memory.device)
+
+        def make(index: Tensor) -> Batch:
+            index = index.to(images.device)
+            codes, old = self.all.codes_of(index), index < self.first
+            x = images[(index - self.first).clamp_min(0)]
+            if old.any():
+                x[old] = memory.decode(codes[old]).to(x)
+            return Batch(x, codes.to(torch.int8))
+
+        return make
 
     def _start_decoder(self) -> None:
         kept = self.all.coder.generative
@@ -213,16 +219,8 @@ class _Task:
     def _classifier(self, share: float) -> Phase:
         model = self.all.model
 
-        @torch.no_grad()
-        def examples() -> InMemory:
-            x = self.all.recall(0, self.last)
-            logits = [model.inference.label(model.domain.inward(b)).logits for b in x[: self.first].split(_BATCH)]
-            old = torch.cat(logits).softmax(1)  # of none, too
-            if self.how.targets == "hard":
-                old = F.one_hot(old.argmax(1), model.data.classes).to(old)
-            if self.how.new == "original":
-                x[self.first :] = self._in_order(self.data.x).to(x)
-            return InMemory(x, torch.cat([old, self._labels().to(old)]), model.data)
+        def examples() -> Computed:
+            return Computed(self.last, self._examples(frozen(model)), model.data)
 
         view = Model(
             model.data,
@@ -233,6 +231,24 @@ class _Task:
             training=model.training_options,
         )
         return Phase(view, examples, share=share)
+
+    def _examples(self, judge: Model) -> Callable[[Tensor], Batch]:
+        """Decoded images with what they are: of earlier tasks what the classifier said before this one."""
+        coder, classes, labels = self.all.coder, judge.data.classes, self._labels()
+        images = self._in_order(self.data.x).to(coder.device) if self.how.new == "original" else None
+
+        def make(index: Tensor) -> Batch:
+            index = index.to(coder.device)
+            old, place = index < self.first, (index - self.first).clamp_min(0)
+            x, y = coder.decode(self.all.codes_of(index)), labels.to(index.device)[place]
+            if images is not None:
+                x[~old] = images[place[~old]].to(x)
+            if old.any():
+                said = judge.inference.label(judge.domain.inward(x[old])).logits.softmax(1)
+                y[old] = F.one_hot(said.argmax(1), classes).to(y) if self.how.targets == "hard" else said.to(y)
+            return Batch(x, y)
+
+        return make
 
     def _labels(self) -> Tensor:
         """Of the examples of the task, one-hot, in the order of their codes; zeros where unknown."""

@@ -95,7 +95,7 @@ class Multiband(Strategy):
             return self._encodings(task, data)
 
         def pairs(threshold: float, draws: int = self.options.draws) -> Data:
-            new, old = encodings(), Draws(self.before, self.drawing, task, draws)
+            new, old = encodings(), Draws(self.before, self.drawing, task, draws, self.bands.data)
             if threshold < 1:
                 old.forget(new, self._translator(), threshold)
             return Pairs(data, new, old, min(self.options.cap, self.options.ratio * task))
@@ -231,7 +231,7 @@ def multiband(
         gamma: Cosine similarity in z from which on the target of a draw becomes a new example; 1: never.
         ratio: Draws in a batch for each new example and each earlier task.
         cap: Most draws for each new example.
-        draws: How many examples of earlier tasks are drawn when a phase starts, to be learnt from in it.
+        draws: How many examples of earlier tasks a phase learns from, drawn when it starts.
         components: Of the mixture that a band draws from, fitted to what its task was encoded to; 0: standard normals
             and independent bits, as published.
         local: What the local model starts from: fresh weights; the translator and decoder of all tasks (decoder); these
