@@ -94,7 +94,6 @@ class Draws(Computed):
             torch.cat([translator(part) for part in latents.split(BLOCK)])
             for latents in (self.latents, encodings.likeliest())
         )
-
         directions = F.normalize(new, dim=1)
 
         def replaced(index: Tensor, x: Tensor) -> None:
