@@ -27,12 +27,14 @@ class Computed:
         return self.n
 
     @torch.no_grad()
+    def all(self) -> InMemory:
+        """Every example, in blocks."""
+        x, y = zip(*(self.make(part) for part in torch.arange(self.n).split(BLOCK)), strict=True)
+        return InMemory(torch.cat(x), torch.cat(y), self.spec)
+
     def expect(self, count: int) -> None:
         """Told how many examples will be asked for: where they are no fewer than there are, compute each now."""
-        if count < self.n:
-            return
-        x, y = zip(*(self.make(part) for part in torch.arange(self.n).split(BLOCK)), strict=True)
-        self.memory = InMemory(torch.cat(x), torch.cat(y), self.spec)
+        self.memory = self.all() if count >= self.n else None
 
     @torch.no_grad()
     def __getitem__(self, index: Tensor) -> Batch:

@@ -9,7 +9,6 @@ from torch.distributions import Distribution
 from genrep.continual.bands import BLOCK, Draws
 from genrep.continual.strategies.multiband import Multiband
 from genrep.contracts import Batch, Conditional, Inference, Model, Objective, Terms, seeded
-from genrep.data.batches import InMemory
 from genrep.distributions.heads import Likelihood, PointHead
 from genrep.distributions.latent import Decoded
 from genrep.nets.mlp import MLP
@@ -45,7 +44,7 @@ def readout(
     assert isinstance(translated, Translated)
     assert isinstance(likelihood, Likelihood)
     with seeded(seed):
-        drawn = Draws(bands.generative, strategy.drawing, tasks, draws)
+        drawn = Draws(bands.generative, strategy.drawing, tasks, draws, bands.data)
         with torch.no_grad():
             z = torch.cat([translated.translator(part) for part in drawn.latents.split(BLOCK)])
         encoder = MLP(spec.shape, [width, width // 2], (z.shape[1],))
@@ -59,7 +58,7 @@ def readout(
     )
     told = spec._replace(classes=0, condition=z.shape[1], levels=None)
     how = Settings(steps=steps, seed=seed, lr=1e-3, schedule="cosine", precision="float32", device=str(z.device))
-    fit(model, InMemory(drawn.x, z, told), how)
+    fit(model, drawn.all().relabelled(z, told), how)
     return model
 
 
