@@ -27,6 +27,9 @@ def test_models_that_share_nothing_transfer_nothing(tmp_path):
     assert found["summary"]["bits"]["forward_transfer"] == 0
     assert len(found["before"]) == len(found["fresh"]) == 2
     assert "forward transfer: bits 0" in table(found)
+    last = found["rows"][-1]["scores"]["bits"]
+    error = sum(e["standard_error"] ** 2 for e in last) ** 0.5 / 3
+    assert f"{sum(e['value'] for e in last) / 3:.4g} ± {error:.2g}" in table(found)
 
 
 def test_a_model_that_learnt_digits_knows_more_of_digits(tmp_path):

@@ -303,20 +303,26 @@ def _number(found: Estimate) -> dict[str, Any]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The results as lines of text: the mean over tasks after each task, and what the matrices say."""
+    """The results as lines of text: the mean over tasks after each task ± its standard error, what the matrices say."""
     metrics = found["metrics"]
-    lines = ["after task  " + "  ".join(f"{m:>10}" for m in metrics) + "        kept"]
+    lines = ["after task  " + "  ".join(f"{m:>16}" for m in metrics) + "        kept"]
     for row in found["rows"]:
-        means = [sum(e["value"] for e in row["scores"][m]) / len(row["scores"][m]) for m in metrics]
+        means = "  ".join(f"{_mean(row['scores'][m]):>16}" for m in metrics)
         kept = sum(row["kept"].values())
-        lines.append(
-            f"{row['task'] + 1:>10}  " + "  ".join(f"{v:>10.4g}" for v in means) + f"  {kept / 2**20:>6.2f} MiB"
-        )
+        lines.append(f"{row['task'] + 1:>10}  {means}  {kept / 2**20:>6.2f} MiB")
     for name in ("forgetting", "backward_transfer", "forward_transfer"):
         told = [f"{m} {found['summary'][m][name]:.4g}" for m in metrics if name in found["summary"][m]]
         if told:
             lines.append(f"{name.replace('_', ' ')}: " + ", ".join(told))
     return "\n".join(lines)
+
+
+def _mean(scores: Sequence[Mapping[str, Any]]) -> str:
+    """The mean over tasks, their errors taken as independent."""
+    value, errors = sum(e["value"] for e in scores) / len(scores), [e["standard_error"] for e in scores]
+    if any(e is None for e in errors):
+        return f"{value:.4g}"
+    return f"{value:.4g} ± {math.hypot(*errors) / len(scores):.2g}"
 
 
 def run_seeds(
