@@ -233,8 +233,9 @@ def test_an_experiment_that_is_killed_goes_on_to_the_same_numbers(project):
     said["budgets"]["small"] |= {"steps": 300, "seeds": [0]}
     (project / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(said))
     line = [sys.executable, "-m", "genrep", "reproduce", "tiny", "--root", str(project)]
+    alike = environment(OMP_NUM_THREADS=str(torch.get_num_threads()))  # the number of threads is part of the protocol
     for label in ("a", "b"):
-        process = subprocess.Popen(line, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(line, env=alike, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         checkpoints = project / "runs" / "tiny-small-s0" / label / "checkpoints"
         deadline = time.monotonic() + 60
         while not any(checkpoints.glob("0*.safetensors")) and time.monotonic() < deadline:
