@@ -79,23 +79,23 @@ def test_a_folder_that_does_not_know_a_newer_option_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("examples", "said", "steps"),
     [
-        (60, {}, 75),
-        (129, {}, 150),  # two batches of 128 in a pass
+        (60, {}, 100),
+        (129, {}, 200),  # two batches of 128 in a pass
         (60_000, {}, 1000),
-        (60, {"batch": 20}, 225),
-        (60, {"batch": 20, "accumulate": 2}, 150),
+        (60, {"batch": 20}, 300),
+        (60, {"batch": 20, "accumulate": 2}, 200),
         (60, {"steps": 50}, 50),
     ],
 )
 def test_small_tasks_take_no_more_updates_than_their_passes(examples, said, steps):
     model = models.build("vae", DataSpec((1, 8, 8), 17), network="dense")
-    assert limited(Settings(**said), 75, model, examples).steps == steps
+    assert limited(Settings(**said), 100, model, examples).steps == steps
 
 
 def test_the_command_knows_how_long_small_tasks_train_and_what_is_said_wins(tmp_path, capsys):
     data = "--model vae --strategy finetune --data digits --stream dirichlet --tasks 10 --network dense --width 8"
     how = "--metrics frechet --samples 40 --examples 40 --device cpu"
-    for name, more, steps in (("usual", "", 75), ("said", "--steps 3", 3)):
+    for name, more, steps in (("usual", "", 100), ("said", "--steps 3", 3)):
         continual(f"{data} {how} --out {tmp_path / name} {more}".split())
         assert f"10 tasks of {steps} updates" in capsys.readouterr().out
         held = yaml.safe_load((tmp_path / name / "config.yaml").read_text())

@@ -17,7 +17,7 @@ _USAGE = "genrep continual --model MODEL --strategy STRATEGY --data DATA --strea
 _SETTINGS = {k: p for k, p in inspect.signature(Settings, eval_str=True).parameters.items()
              if k not in ("steps", "sharded", "validate_every", "patience", "keep_best", "snapshot_every")}  # fmt: skip
 
-_EPOCHS = 75  # of the largest task, where steps are not said: what a small one needs, and not many times that
+_EPOCHS = 100  # of the largest task, where steps are not said: what a small one needs, and not many times that
 
 
 def continual(argv: list[str]) -> None:
