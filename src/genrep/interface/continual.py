@@ -137,7 +137,7 @@ def run(
 ) -> dict[str, Any]:
     """Learn a stream and measure after every task; a second call with the same arguments goes on where it was cut.
 
-    epochs: Of the largest task, which no task takes more updates than; 0: as many as `settings` says.
+    `epochs`: a task takes no more updates than so many passes over the largest task; 0: as many as `settings` says.
 
     Writes config.yaml, stream.png, results.json, samples after each task, draws in the latent space where tasks share
     one, and at the end a heat map for each metric into `out`, and returns what results.json holds.
